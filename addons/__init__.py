@@ -1,0 +1,1 @@
+"""mitmproxy addons: one file, one class, one job."""

@@ -1,0 +1,1 @@
+"""Our CA: make it, keep it, teach containers to trust it."""

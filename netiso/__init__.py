@@ -1,0 +1,1 @@
+"""nftables: pure text, and the few lines that load it."""

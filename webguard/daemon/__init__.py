@@ -1,0 +1,1 @@
+"""Wiring: one file per process we run. The only place that knows all rooms."""

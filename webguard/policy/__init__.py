@@ -1,0 +1,1 @@
+"""Policy: YAML to a frozen policy, and the one place that decides."""

@@ -1,0 +1,1 @@
+"""Scanning: bytes in, a ScanResult out. Knows neither flows nor containers."""

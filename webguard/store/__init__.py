@@ -1,0 +1,1 @@
+"""What happened: events as they leave the process."""
