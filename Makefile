@@ -1,0 +1,28 @@
+# What each target needs it installs first, and says so. PYTHON=/path/to/python3 chooses the
+# interpreter; ARGS="..." is handed on (make run ARGS="--root /tmp/x", make system ARGS="-k curl").
+SHELL := /bin/bash
+bin := $(CURDIR)/.venv/bin
+prefix := /opt/webguard
+# Runs from a folder of ours must never import from it: see README, "plain names".
+export PYTHONSAFEPATH := 1
+.PHONY: setup run demo test check fix system package
+
+setup: ; deploy/setup/packages test && deploy/setup/dev
+run:
+	deploy/setup/packages run && deploy/setup/users && deploy/setup/place $(prefix)
+	exec $(prefix)/venv/bin/webguard run $(ARGS)
+demo: setup ; deploy/demo/run $(ARGS)
+test: setup check system
+
+# Neither root nor network once .venv is there.
+check:
+	deploy/setup/dev
+	$(bin)/ruff format --check . && $(bin)/ruff check .
+	$(bin)/mypy && $(bin)/mypy tests
+	$(bin)/lint-imports
+	$(bin)/pytest -q $(ARGS)
+fix:
+	deploy/setup/dev
+	$(bin)/ruff check --fix . && $(bin)/ruff format .
+system: setup ; $(bin)/pytest -m system $(ARGS)
+package: ; deploy/setup/package

@@ -1,0 +1,82 @@
+"""Give up on servers that do not answer, so that no client waits for ever.
+
+Two clocks: one for the TCP connection, and one that runs from the end of the
+request and starts again whenever the server sends something.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from mitmproxy import http
+from mitmproxy.connection import Server
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+
+from addons.engine import Handler
+from addons.failures import DEADLINE
+
+# A SYN is repeated after 1, 3 and 7 seconds; who has not answered by then rarely will.
+CONNECT = 15.0
+
+type Handlers = Callable[[str], Handler | None]
+
+
+class Deadlines:
+    """Abort connections to servers that stay silent for `silence` seconds."""
+
+    def __init__(self, *, silence: float, handler_of: Handlers) -> None:
+        self._silence = silence
+        self._handler_of = handler_of
+        self._connecting: dict[Server, asyncio.TimerHandle] = {}
+        self._waiting: dict[str, asyncio.TimerHandle] = {}
+
+    def server_connect(self, data: ServerConnectionHookData) -> None:
+        """Hook: a connection to a server is about to be opened, by the task we are in."""
+        task = asyncio.current_task()
+        if task is not None:
+            loop = asyncio.get_running_loop()
+            self._connecting[data.server] = loop.call_later(CONNECT, task.cancel)
+
+    def server_connected(self, data: ServerConnectionHookData) -> None:
+        """Hook: the connection is open."""
+        self._stop(self._connecting.pop(data.server, None))
+
+    def server_connect_error(self, data: ServerConnectionHookData) -> None:
+        """Hook: the connection could not be opened."""
+        self._stop(self._connecting.pop(data.server, None))
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """Hook: the request is complete; from now on it is the server's turn."""
+        if flow.response is None:
+            self._wait(flow, self._silence)
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """Hook: the response is complete."""
+        self._stop(self._waiting.pop(flow.id, None))
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Hook: the exchange failed."""
+        self._stop(self._waiting.pop(flow.id, None))
+
+    def _wait(self, flow: http.HTTPFlow, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        since = time.monotonic()
+        self._waiting[flow.id] = loop.call_later(seconds, self._expired, flow, since)
+
+    def _expired(self, flow: http.HTTPFlow, since: float) -> None:
+        del self._waiting[flow.id]
+        handler = self._handler_of(flow.client_conn.id)
+        streamed = flow.response is not None and bool(flow.response.stream)
+        if handler is None or streamed:
+            return
+        silent = time.monotonic() - max(handler.last_heard(flow.server_conn), since)
+        if silent < self._silence - 0.05:
+            self._wait(flow, self._silence - silent)
+            return
+        flow.metadata[DEADLINE] = self._silence
+        handler.drop_server(flow.server_conn)
+
+    @staticmethod
+    def _stop(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()

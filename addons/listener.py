@@ -1,0 +1,144 @@
+"""Accept redirected connections on sockets that the supervisor bound.
+
+mitmproxy binds its own sockets; ours are inherited, so that an unprivileged
+worker needs no right to listen and no container can join the port (ADR 0002).
+
+Three kinds of connection arrive. A redirected one has another destination than
+the socket it was accepted on: it is served. The self-test's comes from the
+self-test's own cgroup: it is reported and closed. Any other was made to the
+proxy's port on purpose: serving it would make us an open proxy, so it is reset.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import override
+
+import mitmproxy_rs
+from mitmproxy import ctx, platform
+from mitmproxy.proxy import mode_specs
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layer import Layer
+from mitmproxy.proxy.mode_servers import AsyncioServerInstance, ServerManager
+
+from addons.engine import Handler, TolerantTop
+from addons.peers import Peer, Peers
+from addons.sockdiag import Endpoint
+from webguard.model import Container
+
+type Owner = Callable[[Endpoint, Endpoint], Awaitable[tuple[int | None, Container | None]]]
+"""The cgroup id and the container of the socket with these ends (its own view)."""
+
+type Probed = Callable[[int, Endpoint, Endpoint], bool]
+"""Told cgroup and ends of a connection; true if it was the self-test's and is dealt with."""
+
+# A close with this set sends RST: the other side learns at once, and nothing lingers.
+_LINGER_NONE = struct.pack("ii", 1, 0)
+
+
+class WebguardMode(mode_specs.TransparentMode):
+    """Our mode: transparent, with the listening sockets handed to us."""
+
+    description = "Webguard"
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was accepted since the start, by kind."""
+
+    served: int = 0
+    direct: int = 0
+    probes: int = 0
+
+
+class WebguardInstance(AsyncioServerInstance[WebguardMode]):
+    """mitmproxy's listener, on inherited sockets."""
+
+    def __init__(
+        self,
+        manager: ServerManager,
+        *,
+        sockets: Sequence[socket.socket],
+        owner: Owner,
+        probed: Probed,
+        peers: Peers,
+    ) -> None:
+        super().__init__(WebguardMode.parse("webguard"), manager)
+        self._sockets = sockets
+        self._owner = owner
+        self._probed = probed
+        self._peers = peers
+        self.counters = Counters()
+
+    @override
+    async def listen(
+        self, host: str, port: int
+    ) -> list[asyncio.Server | mitmproxy_rs.udp.UdpServer | mitmproxy_rs.wireguard.WireGuardServer]:
+        return [
+            await asyncio.start_server(self.handle_stream, sock=each, backlog=1024)
+            for each in self._sockets
+        ]
+
+    @override
+    def make_top_layer(self, context: Context) -> Layer:
+        return TolerantTop(context)
+
+    @override
+    async def handle_stream(
+        self,
+        reader: asyncio.StreamReader | mitmproxy_rs.Stream,
+        writer: asyncio.StreamWriter | mitmproxy_rs.Stream | None = None,
+    ) -> None:
+        if not isinstance(reader, asyncio.StreamReader) or not isinstance(
+            writer, asyncio.StreamWriter
+        ):
+            raise TypeError("only TCP sockets are inherited")
+        accepted = writer.get_extra_info("socket")
+        client, wanted = _ends(accepted)
+        if wanted is None or wanted[1] == accepted.getsockname()[1]:
+            # Nobody redirects to a destination with our own port: it was called directly.
+            # (The kernel's guard rule refuses it already; this holds without the rule.)
+            self.counters.direct += 1
+            _reset(writer)
+            return
+        cgroup, container = await self._owner(client, wanted)
+        if cgroup is not None and self._probed(cgroup, client, wanted):
+            self.counters.probes += 1
+            _reset(writer)
+            return
+        self.counters.served += 1
+        handler = Handler(ctx.master, reader, writer, ctx.options, self.mode)
+        context = handler.layer.context
+        handler.layer = self.make_top_layer(context)
+        context.client.sockname = wanted
+        context.server.address = wanted
+        peer = Peer(client=_text(client), server=_text(wanted), cgroup=cgroup, container=container)
+        self._peers.add(context.client.id, peer)
+        try:
+            with self.manager.register_connection(context.client.id, handler):
+                await handler.handle_client()
+        finally:
+            self._peers.forget(context.client.id)
+
+
+def _ends(accepted: socket.socket) -> tuple[Endpoint, Endpoint | None]:
+    """Return the peer, and where it wanted to go before it was redirected to us."""
+    try:
+        client = accepted.getpeername()
+        host, port = platform.linux.original_addr(accepted)
+    except OSError:  # gone already, or no entry in the connection tracker
+        return ("", 0), None
+    return (client[0], client[1]), (host, port)
+
+
+def _text(end: Endpoint) -> str:
+    host, port = end
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    accepted = writer.get_extra_info("socket")
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+    writer.transport.abort()

@@ -1,0 +1,82 @@
+# Shared by the setup scripts; sourced, never run. Sets the rules they all follow:
+# say on standard error what is done to the machine, and name the remedy when it fails.
+# shellcheck shell=bash
+set -euo pipefail
+umask 022 # what root places here is read by service users
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+checkout=$(cd "$here/../.." && pwd)
+build=$checkout/.build
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+# die WHAT REMEDY
+die() {
+    printf 'setup: error: %s\nsetup: remedy: %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] || die "$1 needs root" "run it again as root, or with sudo"
+}
+
+# hash_of FILE...: one word that changes when any of them does.
+hash_of() { sha256sum "$@" | sha256sum | cut -d ' ' -f 1; }
+
+# What a usable interpreter must do. ensurepip is missing where a distribution
+# splits off its venv package. Prints the real program: a shim on PATH chooses by
+# directory, and a venv's python is only as good as the one behind it.
+probe='
+import ctypes, ensurepip, os, sqlite3, ssl, sys, venv
+if sys.version_info < tuple(map(int, sys.argv[1].split("."))):
+    sys.exit(1)
+print(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+'
+
+# runs PROGRAM MINIMUM: print the interpreter behind PROGRAM, or fail if it does not
+# really run: a pyenv shim exists on PATH for versions that it then refuses to start.
+runs() { (cd / && "$1" -I -c "$probe" "$2") 2>/dev/null; }
+
+# The build tools (pip, hatchling) live in a venv of their own, so that neither
+# the developers' nor the production venv needs them.
+# tools_with PYTHON: print the folder of the tools venv, made if it is not there.
+tools_with() {
+    local venv=$build/tools stamp
+    stamp="$1 $(hash_of "$here/build.lock")"
+    if [ "$(cat "$venv/.stamp" 2>/dev/null)" != "$stamp" ]; then
+        say "build tools (pip, hatchling) into .build/tools"
+        rm -rf "$venv"
+        "$1" -I -m venv "$venv" >&2
+        quiet "$venv/bin/python" -P -m pip install --require-hashes -r "$here/build.lock"
+        printf '%s' "$stamp" >"$venv/.stamp"
+    fi
+    printf '%s' "$venv"
+}
+
+# quiet COMMAND...: its output only if it fails.
+quiet() {
+    local log
+    log=$(mktemp)
+    if ! "$@" >"$log" 2>&1; then
+        cat "$log" >&2
+        rm -f "$log"
+        die "failed: $*" "its output is above; for pip, see 'pip config list' for the index and the certificates in use"
+    fi
+    rm -f "$log"
+}
+
+# as_service USER COMMAND...: as a service will run it, without HOME and PYTHON*.
+as_service() {
+    local user=$1
+    shift
+    (cd / && env -i PATH=/usr/bin:/bin LANG=C.UTF-8 \
+        setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs -- "$@")
+}
+
+# One setup at a time in a folder: two suites may start together.
+# only_one FOLDER
+only_one() {
+    mkdir -p "$1"
+    exec 9>"$1/.lock"
+    flock 9
+}

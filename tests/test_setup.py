@@ -1,0 +1,70 @@
+"""How setup finds an interpreter. Needs neither root nor network: nothing is installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SETUP = Path(__file__).parents[1] / "deploy" / "setup"
+REAL = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+BROKEN = "#!/bin/sh\necho 'command not found; it exists in these versions: 3.12' >&2\nexit 127\n"
+OLD = f'#!/bin/sh\n# Answers as an interpreter that is too old.\nexec {REAL} -c "exit(1)"\n'
+
+
+def program(folder: Path, text: str) -> Path:
+    folder.mkdir()
+    path = folder / "python3"
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def find(path: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    environment = {"PATH": f"{path}:/usr/bin:/bin", "HOME": "/nonexistent", **settings}
+    return subprocess.run(
+        [SETUP / "python"], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("text", [BROKEN, OLD], ids=["a shim that refuses", "an old one"])
+def test_what_does_not_run_is_passed_over(tmp_path: Path, text: str) -> None:
+    program(tmp_path / "first", text)
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "python3").symlink_to(REAL)
+
+    found = find(f"{tmp_path}/first:{tmp_path}/second")
+
+    assert found.stdout.strip() == REAL
+
+
+def test_the_interpreter_behind_a_venv_is_found(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    (tmp_path / "pyvenv.cfg").write_text(f"home = {Path(REAL).parent}\n")
+
+    assert find(f"{tmp_path}/bin").stdout.strip() == REAL
+
+
+def test_pyenvs_folder_is_searched_after_path(tmp_path: Path) -> None:
+    shim = program(tmp_path / "shims", BROKEN)
+    versions = tmp_path / "pyenv" / "versions"
+    for version in ("3.9.1", "3.12.1"):
+        (versions / version / "bin").mkdir(parents=True)
+    (versions / "3.9.1" / "bin" / "python3").symlink_to("/bin/false")
+    (versions / "3.12.1" / "bin" / "python3").symlink_to(REAL)
+
+    found = find(str(shim.parent), PYENV_ROOT=str(tmp_path / "pyenv"))
+
+    # The distribution's own, if it is new enough, comes first: it is on PATH.
+    assert found.stdout.strip() in (REAL, os.path.realpath("/usr/bin/python3"))
+
+
+def test_the_callers_choice_is_taken_or_refused_and_never_replaced(tmp_path: Path) -> None:
+    chosen = find("/nowhere", PYTHON=REAL)
+    refused = find(str(Path(REAL).parent), PYTHON=str(program(tmp_path / "bad", BROKEN)))
+
+    assert chosen.stdout.strip() == REAL
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "remedy: point PYTHON at another one" in refused.stderr

@@ -1,0 +1,163 @@
+"""What the kernel writes, and what a container can make it write."""
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import given, settings
+
+from webguard.runtimes.proc import (
+    Place,
+    locate,
+    own_netns,
+    parse_cgroup,
+    parse_mountinfo,
+    parse_started,
+    unified_root,
+)
+
+ID = "0123456789abcdef" * 4
+OTHER = "f" * 64
+
+
+@pytest.mark.parametrize(
+    ("path", "runtime", "own"),
+    [
+        pytest.param(f"/docker/{ID}", "docker", "", id="docker, cgroupfs"),
+        pytest.param(f"/system.slice/docker-{ID}.scope", "docker", "", id="docker, systemd"),
+        pytest.param(f"/machine.slice/libpod-{ID}.scope", "podman", "", id="podman, systemd"),
+        pytest.param(
+            f"/machine.slice/libpod-{ID}.scope/container", "podman", "/container", id="crun"
+        ),
+        pytest.param(f"/libpod_parent/libpod-{ID}", "podman", "", id="podman, cgroupfs"),
+        pytest.param(
+            f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/a/b",
+            "podman",
+            "/a/b",
+            id="podman, rootless",
+        ),
+        pytest.param(
+            f"/kubepods.slice/kubepods-pod1_2.slice/cri-containerd-{ID}.scope",
+            "cri",
+            "",
+            id="kubernetes, systemd",
+        ),
+        pytest.param(f"/kubepods/burstable/pod1-2/{ID}", "cri", "", id="kubernetes, cgroupfs"),
+        pytest.param(f"/kubepods.slice/crio-{ID}.scope", "cri", "", id="cri-o"),
+        pytest.param(f"/system.slice/nerdctl-{ID}.scope", "proc", "", id="nerdctl"),
+        pytest.param(f"/own/parent/{ID}", "proc", "", id="own parent"),
+        pytest.param(f"/{ID}", "proc", "", id="at the root"),
+        pytest.param(f"/docker/{ID}/init.scope", "docker", "/init.scope", id="systemd inside"),
+        pytest.param(f"/docker/{ID}/docker/{OTHER}", "docker", f"/docker/{OTHER}", id="dind"),
+        pytest.param(
+            f"/docker/{ID}/{OTHER}", "docker", f"/{OTHER}", id="another's id, forged below"
+        ),
+    ],
+)
+def test_the_outermost_container_of_a_path_is_found(path: str, runtime: str, own: str) -> None:
+    assert locate(path) == Place(id=ID, runtime=runtime, path=path.removesuffix(own))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "",
+        "/docker",
+        "/system.slice/ssh.service",
+        f"/docker/{ID[:-1]}",
+        f"/docker/{ID}0",
+        f"/docker/{ID.upper()}",
+        f"/docker/{ID} (deleted)",
+        f"/machine.slice/libpod-conmon-{ID}.scope",
+        f"/kubepods.slice/crio-conmon-{ID}.scope",
+        f"/docker/x{ID}",
+        f"/docker/{ID}\n",
+    ],
+)
+def test_what_is_no_container_is_none(path: str) -> None:
+    assert locate(path) is None
+
+
+def test_the_v2_line_is_found_on_a_hybrid_host() -> None:
+    content = f"9:name=systemd:/docker/{OTHER}\n4:memory:/x\n0::/docker/{ID}\n".encode()
+
+    assert parse_cgroup(content) == f"/docker/{ID}"
+
+
+@pytest.mark.parametrize("content", [b"", b"4:memory:/x\n", b"10::/x\n", b"0:", b"0::relative"])
+def test_no_v2_line_is_none(content: bytes) -> None:
+    assert parse_cgroup(content) is None
+
+
+@pytest.mark.parametrize(
+    "name", [b"sleep", b"a b", b") R 1 1", b"(((", b"\n1 (x) S", b"\xff\xfe", b""]
+)
+def test_a_programs_name_cannot_forge_its_start_time(name: bytes) -> None:
+    fields = b" ".join(str(number).encode() for number in range(4, 53))
+
+    assert parse_started(b"7 (" + name + b") S " + fields + b"\n") == 22
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"7 (x) S 1 2 3", b"no brackets " * 30, b"7 (x) S" + b" x" * 40]
+)
+def test_a_stat_that_is_cut_off_has_no_start_time(content: bytes) -> None:
+    assert parse_started(content) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        pytest.param(
+            "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw",
+            "/sys/fs/cgroup/unified",
+            id="hybrid",
+        ),
+        pytest.param(
+            "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 master:1 - cgroup2 cgroup2 rw",
+            "/sys/fs/cgroup",
+            id="pure, with optional fields",
+        ),
+        pytest.param("30 24 0:26 / /a\\040b rw - cgroup2 c rw", "/a b", id="a space"),
+        pytest.param("30 24 0:26 /docker/x /mnt rw - cgroup2 c rw", None, id="a bind mount"),
+        pytest.param("32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw", None, id="v1"),
+        pytest.param("30 24 0:26 / /cgroup2 rw - tmpfs cgroup2 rw", None, id="another's name"),
+        pytest.param("- cgroup2", None, id="cut off"),
+        pytest.param("", None, id="empty"),
+    ],
+)
+def test_the_v2_root_is_found_among_mounts(line: str, found: str | None) -> None:
+    content = f"1 0 8:1 / / rw - ext4 /dev/sda rw\n{line}\n".encode()
+
+    assert parse_mountinfo(content) == found
+
+
+def test_this_machine_has_a_v2_root_with_our_own_cgroup_below_it() -> None:
+    assert (unified_root() / "cgroup.procs").exists()
+
+
+def test_the_host_is_our_own_network_namespace() -> None:
+    assert own_netns() == os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116 - as the kernel says
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_parsed_without_raising(content: bytes) -> None:
+    parse_cgroup(content)
+    parse_cgroup(b"0::/" + content)
+    parse_started(b"1 (" + content)
+    parse_mountinfo(b"1 1 1 / /\\777" + content + b" - cgroup2 x")
+
+
+parts = st.sampled_from([ID, OTHER, f"docker-{ID}.scope", "docker", "kubepods", "..", "", "x"])
+
+
+@settings(deadline=None)
+@given(st.lists(parts | st.text(max_size=5), max_size=6).map("/".join))
+def test_a_place_is_always_a_beginning_of_the_path(path: str) -> None:
+    place = locate(path)
+
+    if place is not None:
+        assert f"{path}/".startswith(f"{place.path}/")
+        assert place.path.count(ID) + place.path.count(OTHER) == 1

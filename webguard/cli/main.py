@@ -1,0 +1,62 @@
+"""The command `webguard`: one file per command, and one place where errors become exit codes."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from webguard.cli import cert, containers, purge, run, show, status
+from webguard.cli.context import Context
+from webguard.daemon.paths import Paths
+from webguard.errors import WebguardError
+
+app = typer.Typer(
+    name="webguard",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="""Protect the containers of this host.
+
+\b
+Examples:
+  webguard run                    protect in the foreground until Ctrl-C
+  webguard status                 what is protected, what is not, and why
+  webguard containers             every container, and whether it is inspected
+  webguard cert install shop      make a container trust the inspection CA
+  webguard purge                  remove everything that webguard keeps
+
+\b
+Exit codes: 0 done, 1 error, 2 usage or configuration, 3 not found, 4 partly
+done, 5 the daemon does not answer, 6 done but a restart is needed, 77 not allowed.
+""",
+)
+app.add_typer(cert.app, name="cert")
+app.command("run")(run.run)
+app.command("status")(status.status)
+app.command("containers")(containers.containers)
+app.command("purge")(purge.purge)
+
+
+@app.callback()
+def webguard(
+    context: typer.Context,
+    root: Annotated[Path, typer.Option(help="Keep every path below this directory.")] = Path("/"),
+    instance: Annotated[
+        str, typer.Option(help="Name of the instance, if several run on one machine.")
+    ] = "webguard",
+) -> None:
+    """Say which installation is meant."""
+    context.obj = Context(Paths(root=root.absolute(), instance=instance))
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        app()
+    except WebguardError as error:
+        show.complain(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output had enough
+        sys.exit(0)

@@ -1,0 +1,168 @@
+"""`webguard purge`: remove everything that webguard keeps on this host."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from certs import publish
+from webguard import host
+from webguard.cli import show
+from webguard.cli.context import context_of
+from webguard.daemon.paths import OPERATORS, PROXY_USER, SIGNER_USER, Paths
+from webguard.errors import ConfigError, HostError, PermissionDeniedError, RefusedError
+
+_PLACE = Path("/opt/webguard")
+_PACKAGES = "packages"
+"""In the state folder: the Debian packages that setup installed, one a line."""
+
+type Step = tuple[str, Callable[[], object]]
+
+
+def purge(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    keep_packages: Annotated[
+        bool, typer.Option("--keep-packages", help="Leave Debian packages alone.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if containers still trust the CA.")
+    ] = False,
+) -> None:
+    """Remove the CA, records, settings, service users and packages of webguard.
+
+    Refuses while a daemon runs, or while containers are known to hold the CA's
+    certificate: `webguard cert remove --all` takes it out of them first.
+
+    \b
+    Examples:
+      webguard purge --dry-run
+      webguard cert remove --all; webguard purge --yes
+    """
+    paths = context_of(context).paths
+    if os.geteuid() != 0:
+        raise PermissionDeniedError(
+            "webguard purge removes users and files and must be root (sudo)"
+        )
+    with _no_daemon(paths):
+        if not force and (held := _holding(paths)):
+            raise RefusedError(
+                f"{len(held)} containers may still hold the CA's certificate: {', '.join(held[:5])}"
+                " (webguard cert remove --all with the daemon running, or --force)"
+            )
+        steps = list(_steps(paths, packages=not keep_packages))
+        for what, _ in steps:
+            show.line(f"{'would remove' if dry_run else 'removes'}: {what}")
+        if dry_run or not steps:
+            show.line("" if steps else "nothing of webguard is here")
+            return
+        if not yes and not typer.confirm("Remove all of this?"):
+            raise RefusedError("nothing was removed")
+        failed = [error for step in steps if (error := _attempt(step))]
+    if failed:
+        raise HostError("purge", "; ".join(failed), "remove these by hand")
+    show.line("webguard is gone from this host.")
+
+
+def _steps(paths: Paths, *, packages: bool) -> Iterator[Step]:
+    """Yield what there is to remove, and how."""
+    if publish.place(paths.root).exists():
+        yield str(publish.place(paths.root)), lambda: publish.withdraw(paths.root)
+    installed = _installed(paths) if packages else ()
+    for folder in (paths.state, paths.run, paths.config.parent):
+        if folder.is_dir() and not folder.is_symlink():
+            yield str(folder), lambda gone=folder: shutil.rmtree(gone)  # type: ignore[misc]
+    if paths == Paths():  # users, packages and programs are no other root's or instance's
+        yield from _machine(installed)
+
+
+def _machine(installed: tuple[str, ...]) -> Iterator[Step]:
+    """Yield what setup put on the machine."""
+    for user in (PROXY_USER, SIGNER_USER):
+        if _known("passwd", user):
+            yield f"user {user}", lambda name=user: _run("userdel", name)  # type: ignore[misc]
+    if _known("group", OPERATORS):
+        yield f"group {OPERATORS}", lambda: _run("groupdel", OPERATORS)
+    if installed:
+        yield f"packages {' '.join(installed)}", lambda: _remove_packages(installed)
+    if _PLACE.is_dir():
+        yield str(_PLACE), lambda: shutil.rmtree(_PLACE)
+
+
+def _attempt(step: Step) -> str:
+    what, deed = step
+    try:
+        deed()
+    except (OSError, HostError) as error:
+        return f"{what}: {error}"
+    return ""
+
+
+def _installed(paths: Paths) -> tuple[str, ...]:
+    try:
+        return tuple((paths.state / _PACKAGES).read_text().split())
+    except OSError:
+        return ()
+
+
+def _remove_packages(names: tuple[str, ...]) -> None:
+    """Remove the packages that setup installed, unless others came to need them since."""
+    argv = ["apt-get", "-q", "remove", "--yes", *names]
+    rehearsal = host.run(
+        [*argv[:2], "--simulate", *argv[2:]], remedy="apt-get remove by hand", timeout=120
+    )
+    gone = {line.split()[1] for line in rehearsal.splitlines() if line.startswith("Remv ")}
+    if others := gone - set(names):
+        raise HostError(
+            "remove packages", f"this would also remove {', '.join(sorted(others))}", "leave them"
+        )
+    host.run(argv, remedy="apt-get remove by hand", timeout=600)
+
+
+def _known(database: str, name: str) -> bool:
+    try:
+        host.run(["getent", database, name], remedy="")
+    except HostError:
+        return False
+    return True
+
+
+def _run(*argv: str) -> None:
+    host.run(list(argv), remedy=f"{' '.join(argv)} by hand", timeout=30)
+
+
+def _holding(paths: Paths) -> list[str]:
+    """Return the containers that were given our certificate and not relieved of it."""
+    found = []
+    for record in sorted(paths.records.glob("certs-*.json")):
+        try:
+            found.append(str(json.loads(record.read_bytes())["id"])[:12])
+        except (OSError, ValueError, KeyError, TypeError):
+            found.append(str(record))
+    return found
+
+
+@contextlib.contextmanager
+def _no_daemon(paths: Paths) -> Iterator[None]:
+    """Make sure that no daemon of this instance runs meanwhile."""
+    if not paths.lock.exists():
+        yield
+        return
+    try:
+        descriptor = os.open(paths.lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(str(paths.lock), str(error)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise RefusedError("the daemon is running (stop it first: Ctrl-C, or SIGTERM)") from error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,196 @@
+"""Messages between our processes: one closed set, validated on arrival.
+
+The pipe is an inherited AF_UNIX SOCK_SEQPACKET pair: the kernel keeps message
+boundaries, so a process that dies in the middle of one cannot shift the frame
+of the next, and its successor can go on with the same pair.
+
+Workers read hostile traffic and may one day be taken over: whatever they send
+is bounded and validated here, and nothing of it is ever a path or a command.
+"""
+
+import asyncio
+import socket
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from webguard.model import Container, Event
+
+LARGEST = 128 * 1024
+"""Bytes in one message. Half of Linux's default socket buffer (net.core.wmem_default)."""
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, ser_json_bytes="base64", val_json_bytes="base64"
+    )
+
+
+class Ready(_Message):
+    """A child has started and can serve. From the signer with the CA's certificate."""
+
+    type: Literal["ready"] = "ready"
+    certificate: bytes = b""
+
+
+class Failed(_Message):
+    """A child cannot start, for a reason that the operator can mend."""
+
+    type: Literal["failed"] = "failed"
+    message: str = Field(max_length=4000)
+
+
+class Known(_Message):
+    """Daemon to worker: these cgroups are this container's (or: it has gone)."""
+
+    type: Literal["known"] = "known"
+    cgroups: tuple[int, ...]
+    container: Container
+    gone: bool = False
+
+
+class Resolve(_Message):
+    """Worker to daemon: the question whose cgroup this is."""
+
+    type: Literal["resolve"] = "resolve"
+    cgroup: int
+
+
+class Resolved(_Message):
+    """Daemon to worker: the answer, None for nobody's."""
+
+    type: Literal["resolved"] = "resolved"
+    cgroup: int
+    container: Container | None
+
+
+class Probed(_Message):
+    """Worker to daemon: a self-test connection from this port came through the redirect."""
+
+    type: Literal["probed"] = "probed"
+    port: int
+    host: str = Field(max_length=64)
+
+
+class Handshake(_Message):
+    """Worker to daemon: a client in this container has accepted a leaf of ours."""
+
+    type: Literal["handshake"] = "handshake"
+    runtime: str = Field(max_length=64)
+    id: str = Field(max_length=128)
+    started: int
+
+
+class Happened(_Message):
+    """Worker to daemon: an event to record."""
+
+    type: Literal["happened"] = "happened"
+    event: Event
+
+
+class Lost(_Message):
+    """Worker to daemon: so many events could not be sent, because you did not read."""
+
+    type: Literal["lost"] = "lost"
+    count: int
+
+
+class Count(_Message):
+    """Worker to daemon, every second: what was accepted so far."""
+
+    type: Literal["count"] = "count"
+    served: int
+    direct: int
+    probes: int
+    open: int
+
+
+class MintRequest(_Message):
+    """Worker to signer."""
+
+    type: Literal["mint"] = "mint"
+    number: int
+    names: tuple[Annotated[str, Field(max_length=255)], ...] = Field(max_length=16)
+    public_key: bytes = Field(max_length=4096)
+    block_page: bool = False
+
+
+class Minted(_Message):
+    """Signer to worker: a PEM chain, or why not."""
+
+    type: Literal["minted"] = "minted"
+    number: int
+    chain: bytes = b""
+    refused: str = ""
+
+
+type Message = (
+    Ready
+    | Failed
+    | Known
+    | Resolve
+    | Resolved
+    | Probed
+    | Handshake
+    | Happened
+    | Lost
+    | Count
+    | MintRequest
+    | Minted
+)
+
+_MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
+
+
+class Channel:
+    """One end of a pair. Belongs to the event loop it was made in."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._socket = end
+
+    def send(self, message: Message) -> bool:
+        """Send at once, or return False: the other side does not read, or is gone.
+
+        Never blocks: a full pipe must not stop the loop that serves traffic.
+        """
+        data = _MESSAGES.dump_json(message)
+        if len(data) > LARGEST:
+            return False
+        try:
+            self._socket.send(data, socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        return True
+
+    async def receive(self) -> Message | None:
+        """Return the next message, or None when the other side is gone.
+
+        Raises `ValueError` for what is not a message of ours; the caller decides
+        whether to go on with such a peer.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            data = await loop.sock_recv(self._socket, LARGEST + 1)
+        except OSError:
+            return None
+        if not data:
+            return None
+        try:
+            return _MESSAGES.validate_json(data)
+        except ValidationError as error:
+            raise ValueError(f"not a message: {error.error_count()} errors") from error
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected ends."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def inherited(descriptor: int) -> Channel:
+    """Return the channel whose end we inherited under this number."""
+    return Channel(socket.socket(fileno=descriptor))

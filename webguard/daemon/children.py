@@ -1,0 +1,117 @@
+"""Start our own processes, each with the descriptors it needs and nothing else."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from webguard import host
+from webguard.daemon import channel
+from webguard.daemon.channel import Channel, Failed, Message, Ready
+from webguard.daemon.paths import PROXY_USER, SIGNER_USER
+from webguard.errors import HostError
+from webguard.host import Child
+
+_START = 60.0
+"""Seconds in which a child must be ready. Importing mitmproxy takes one, on a busy host many."""
+
+_REMEDY = "run `make setup` again: it makes the service users and a place they can read"
+
+
+def sealed(name: str, data: bytes) -> int:
+    """Return a descriptor of a memory file with this content, which nobody can change any more."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with os.fdopen(os.dup(descriptor), "wb") as whole:
+        whole.write(data)
+    seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+@dataclass(slots=True)
+class Service:
+    """One process of ours and our end of its channel."""
+
+    child: Child
+    channel: Channel
+
+    async def ready(self) -> Ready:
+        """Wait until it can serve and return what it said. Raises `HostError` with its reason."""
+        try:
+            async with asyncio.timeout(_START):
+                message: Message | None = await self.channel.receive()
+        except (TimeoutError, ValueError) as error:
+            message = Failed(message=str(error) or f"not ready after {_START:g} s")
+        if isinstance(message, Ready):
+            return message
+        said = message.message if isinstance(message, Failed) else f"it said {message}, not ready"
+        raise HostError(f"start {self.child.name}", said, _REMEDY)
+
+    async def stop(self, grace: float) -> None:
+        """Close the channel, which tells it to end, and make sure that it does."""
+        self.channel.close()
+        await self.child.stop(grace)
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What every worker gets by descriptor."""
+
+    listen: Sequence[socket.socket]
+    settings: int
+    rules: int
+    roots: int
+
+
+def start_signer(ca: Path, workers: Sequence[socket.socket]) -> Service:
+    """Start the signer, with its ends of the workers' channels."""
+    ours, theirs = channel.pair()
+    with theirs:
+        descriptors = [theirs.fileno(), *(each.fileno() for each in workers)]
+        arguments = [f"--daemon={theirs.fileno()}", f"--ca={ca}"]
+        arguments += [f"--worker={each.fileno()}" for each in workers]
+        child = _spawn("webguard-signer", "signer", SIGNER_USER, arguments, descriptors)
+    return Service(child, Channel(ours))
+
+
+def start_worker(number: int, inherited: Inherited, signer: socket.socket) -> Service:
+    """Start a worker. `signer` is its end of the channel to the signer, kept for a successor."""
+    ours, theirs = channel.pair()
+    with theirs:
+        named = {
+            "daemon": theirs.fileno(),
+            "signer": signer.fileno(),
+            "settings": inherited.settings,
+            "rules": inherited.rules,
+            "roots": inherited.roots,
+        }
+        sockets = [each.fileno() for each in inherited.listen]
+        arguments = [f"--{name}={value}" for name, value in named.items()]
+        arguments += [f"--listen={each}" for each in sockets]
+        descriptors = [*named.values(), *sockets]
+        name = f"webguard-proxy {number}"
+        child = _spawn(name, "worker", PROXY_USER, arguments, descriptors)
+    return Service(child, Channel(ours))
+
+
+def _spawn(
+    name: str, module: str, user: str, arguments: Sequence[str], descriptors: Sequence[int]
+) -> Child:
+    return host.spawn(
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            f"webguard.daemon.{module}",
+            f"--parent={os.getpid()}",
+            *arguments,
+        ],
+        name=name,
+        user=user,
+        fds=descriptors,
+        remedy=_REMEDY,
+    )

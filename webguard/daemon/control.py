@@ -1,0 +1,147 @@
+"""The control socket: HTTP and JSON over a unix socket, for operators only.
+
+Who may talk is decided twice: by the socket's mode (0660, group `webguard`) and
+by the peer's credentials, because a mode is one chmod away from being wrong.
+Answers are what the daemon measured; nothing is parsed here but small JSON.
+"""
+
+import contextlib
+import grp
+import logging
+import os
+import pwd
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from webguard.daemon import certificates, report
+from webguard.daemon.paths import OPERATORS
+from webguard.daemon.supervisor import Supervisor
+from webguard.errors import HostError, WebguardError
+
+log = logging.getLogger(__name__)
+
+_CREDENTIALS = struct.Struct("=iII")
+_LARGEST = 256 * 1024
+
+type _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Targets(BaseModel):
+    """Which containers a request is about."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    containers: tuple[str, ...] = Field(default=(), max_length=1000)
+    all: bool = False
+
+
+@asynccontextmanager
+async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
+    """Serve the control socket while the block runs."""
+    app = web.Application(middlewares=[_guarded], client_max_size=_LARGEST)
+    app[_SUPERVISOR] = supervisor
+    app.add_routes(
+        [
+            web.get("/v1/status", _status),
+            web.get("/v1/containers", _containers),
+            web.post("/v1/cert/{deed:install|remove|status}", _certificates),
+        ]
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    path = supervisor.paths.control
+    listening = _listen(path)
+    try:
+        await web.SockSite(runner, listening).start()
+        yield
+    finally:
+        await runner.cleanup()
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+_SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor")
+
+
+def _listen(path: Path) -> socket.socket:
+    """Bind the socket where nobody else can connect before its mode is right."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # We hold the instance's lock, so whatever lies there is a dead daemon's.
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(before)
+        with contextlib.suppress(KeyError):  # no such group: root alone
+            os.chown(path, 0, grp.getgrnam(OPERATORS).gr_gid)
+            path.chmod(0o660)
+        listening.listen(64)
+    except OSError as error:
+        listening.close()
+        raise HostError(
+            f"open the control socket {path}", str(error), "is there room on its file system?"
+        ) from error
+    return listening
+
+
+def _may(uid: int, gid: int) -> bool:
+    """Return whether this user is root or an operator."""
+    if uid == 0:
+        return True
+    try:
+        operators = grp.getgrnam(OPERATORS)
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return False
+    return gid == operators.gr_gid or name in operators.gr_mem
+
+
+@web.middleware
+async def _guarded(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Let operators in, and turn our errors into answers the command line understands."""
+    peer = request.transport.get_extra_info("socket") if request.transport else None
+    if peer is None:
+        return _refused(77, "the caller has gone")
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, uid, gid = _CREDENTIALS.unpack(credentials)
+    if not _may(uid, gid):
+        return _refused(77, f"user {uid} may not control webguard (usermod -aG {OPERATORS} <user>)")
+    try:
+        return await handler(request)
+    except WebguardError as error:
+        return _refused(error.exit_code, str(error))
+    except ValidationError as error:
+        return _refused(2, f"not a request of ours: {error.error_count()} errors")
+
+
+def _refused(code: int, message: str) -> web.Response:
+    return web.json_response({"exit_code": code, "error": message}, status=400)
+
+
+async def _status(request: web.Request) -> web.Response:
+    return web.json_response(report.status(request.app[_SUPERVISOR]))
+
+
+async def _containers(request: web.Request) -> web.Response:
+    supervisor = request.app[_SUPERVISOR]
+    await supervisor.interception.inventory.refresh()
+    return web.json_response({"containers": report.containers(supervisor)})
+
+
+async def _certificates(request: web.Request) -> web.Response:
+    targets = Targets.model_validate_json(await request.read())
+    supervisor = request.app[_SUPERVISOR]
+    await supervisor.interception.inventory.refresh()
+    answer: dict[str, Any] = await certificates.do(
+        supervisor, request.match_info["deed"], targets.containers, everything=targets.all
+    )
+    return web.json_response(answer)

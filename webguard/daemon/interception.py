@@ -1,0 +1,227 @@
+"""Keep the kernel's redirect in step with the containers, and know which is which.
+
+Three sources: the cgroup tree (which directories hold containers), the engines
+(what they are called), and the kernel's own tables (whether they are still as
+we loaded them). This file connects them; each decides nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from netiso import cgroups
+from netiso.apply import Kernel, next_generation
+from netiso.cgroup_watch import CgroupWatch, Changes
+from netiso.cgroups import OwnCgroup
+from netiso.kernel_state import TableWatch
+from netiso.redirect import Redirect
+from webguard.daemon.protection import Protection
+from webguard.errors import HostError
+from webguard.model import Container
+from webguard.policy.config import Config
+from webguard.runtimes.docker import Docker
+from webguard.runtimes.inventory import Inventory
+
+log = logging.getLogger(__name__)
+
+# A full walk of /proc costs milliseconds; bursts of starts are taken together.
+_SETTLE = 0.1
+_REFRESH_AT_LEAST = 30.0
+_VERIFY_EVERY = 0.5
+_RECONNECT = 2.0
+
+type Learned = Callable[[Container, bool], None]
+"""Told of each container that came (False) or went (True)."""
+
+
+class Interception:
+    """The redirect, from start to stop."""
+
+    def __init__(self, config: Config, protection: Protection, learned: Learned) -> None:
+        self._config = config
+        self._protection = protection
+        self._learned = learned
+        self._root = cgroups.find_root()
+        self._parents: list[OwnCgroup] = []
+        self._exclusive = config.runtimes.cgroup_parents
+        self.engine = Docker(config.runtimes.docker)
+        self.inventory = Inventory(root=self._root, engine=self.engine)
+        self._watch = CgroupWatch(self._root, self._exclusive)
+        self._tables = TableWatch(config.instance)
+        self._changed = asyncio.Event()
+        self._stale = asyncio.Event()
+        self.kernel = Kernel(
+            Redirect(
+                instance=config.instance,
+                generation=next_generation(config.instance),
+                proxy_port=config.web.listen_port,
+                ports=config.web.ports,
+                closed=config.web.on_failure == "closed",
+            )
+        )
+
+    @property
+    def root(self) -> Path:
+        """Where the cgroup v2 tree is."""
+        return self._root
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """Directories in which new containers are found late."""
+        return tuple(sorted(self._watch.blind))
+
+    def prepare(self) -> tuple[OwnCgroup, list[Path]]:
+        """Make the self-test's cgroup and the parents that must exist before containers do.
+
+        Returns the former and all that may be removed again when we are gone.
+        """
+        own = cgroups.ensure(self._root, f"{self._config.instance}-selftest", ours=True)
+        for name in self._parents_to_make():
+            self._parents.append(cgroups.ensure(self._root, name))
+        return own, [each.path for each in self._parents if each.removable]
+
+    def _parents_to_make(self) -> list[str]:
+        """Return the exclusive parents whose containers may start at any moment.
+
+        An operator's own list is taken at its word. Of the usual names only
+        Docker's is made, where Docker is: the others' owners make them long
+        before the first container, and are seen then.
+        """
+        names = [each for each in self._exclusive if "/" not in each]
+        usual = type(self._config.runtimes)().cgroup_parents
+        if self._exclusive != usual:
+            return names
+        has_docker = Path(self._config.runtimes.docker).exists()
+        return ["docker"] if has_docker and "docker" in names else []
+
+    def load(self, selftest: OwnCgroup) -> None:
+        """Load the tables, with the container redirect off and the self-test's on."""
+        self.kernel.adopt()
+        self.kernel.load()
+        self.kernel.begin_selftest(selftest.id)
+
+    async def go_live(self) -> None:
+        """Redirect the containers. Call only after a worker has seen the self-test."""
+        await self._refresh()
+        self._apply(self._watch.scan())
+        self.kernel.redirect_containers()
+        self.kernel.discard_adopted()
+        self._protection.live = True
+        self.verify()
+
+    def withdraw(self, why: str) -> None:
+        """Let the containers' traffic go its own way (`on_failure: closed` shuts it out)."""
+        if self._protection.live:
+            self.kernel.withdraw_containers()
+            self._protection.live = False
+        self._protection.why_not_live = why
+
+    def begin_selftest(self, selftest: OwnCgroup) -> None:
+        """Redirect the self-test by its own rule, while the containers' is off."""
+        self.kernel.begin_selftest(selftest.id)
+
+    def resume(self, selftest: OwnCgroup) -> None:
+        """Redirect the containers again after `withdraw`."""
+        if not self._protection.live:
+            self.begin_selftest(selftest)
+            self.kernel.redirect_containers()
+            self._protection.live = True
+            self.verify()
+
+    async def follow(self) -> None:
+        """Follow containers and tables until cancelled."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._watch.fileno(), self._cgroups_changed)
+        loop.add_reader(self._tables.fileno(), self._tables_changed)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_verifying())
+                tasks.create_task(self._keep_refreshing())
+                tasks.create_task(self._keep_listening())
+        finally:
+            loop.remove_reader(self._watch.fileno())
+            loop.remove_reader(self._tables.fileno())
+
+    async def whose(self, cgroup: int) -> Container | None:
+        """Return the container of a cgroup id, asked by a worker that does not know it."""
+        if (known := self.inventory.by_cgroup(cgroup)) is not None:
+            return known
+        path = cgroups.path_of(cgroup, self._root)
+        if path is None:
+            return None
+        found = await self.inventory.resolve(cgroup, path)
+        self._stale.set()
+        return found
+
+    def verify(self) -> None:
+        """Read the kernel's tables back and compare."""
+        try:
+            self._protection.differences = self.kernel.differences()
+        except (HostError, OSError) as error:
+            self._protection.differences = (str(error),)
+        self._protection.verified = time.monotonic()
+
+    def close(self) -> None:
+        """Take the redirect out of the kernel and let go of everything."""
+        with contextlib.suppress(OSError):
+            self.kernel.close()
+        self._tables.close()
+        self._watch.close()
+
+    def _cgroups_changed(self) -> None:
+        self._apply(self._watch.drain())
+        self._stale.set()
+
+    def _tables_changed(self) -> None:
+        if self._tables.drain():
+            self._changed.set()
+
+    def _apply(self, changes: Changes) -> None:
+        if not changes:
+            return
+        try:
+            self.kernel.remove_cgroups((level, id_) for level, id_, _ in changes.removed)
+            self.kernel.add_cgroups((level, id_) for level, id_, _ in changes.added)
+        except HostError:
+            log.exception("the kernel did not take the containers' cgroups")
+            self._changed.set()
+
+    async def _keep_verifying(self) -> None:
+        while True:
+            self._changed.clear()
+            self.verify()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_VERIFY_EVERY):
+                    await self._changed.wait()
+
+    async def _keep_refreshing(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REFRESH_AT_LEAST):
+                    await self._stale.wait()
+            await asyncio.sleep(_SETTLE)
+            self._stale.clear()
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        before = {each.key: each for each in self.inventory.containers}
+        await self.inventory.refresh()
+        after = {each.key: each for each in self.inventory.containers}
+        for key in before.keys() - after.keys():
+            self._learned(before[key], True)
+        for key, container in after.items():
+            if before.get(key) != container:
+                self._learned(container, False)
+
+    async def _keep_listening(self) -> None:
+        """Refresh on every event of the engine; start over when it goes and comes."""
+        while True:
+            try:
+                async for _event in self.engine.events():
+                    self._stale.set()
+            except HostError as error:
+                log.info("container events: %s", error)
+            await asyncio.sleep(_RECONNECT)

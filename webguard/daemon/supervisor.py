@@ -1,0 +1,361 @@
+"""webguardd: start everything in order, watch over it, stop it in order.
+
+The order is the safety: nothing is redirected before a worker has been seen to
+answer, and nothing of ours is stopped before the redirect is gone. Whatever
+fails on the way up takes down what was already there.
+
+If this process is killed, the kernel removes the redirect with the socket that
+owns it, the workers die by their death signal, and the sentry tidies up.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from certs import publish
+from certs.certificate import OurCertificate, our_certificate
+from netiso.cgroups import OwnCgroup
+from webguard.daemon import channel
+from webguard.daemon.children import Inherited, Service, sealed, start_signer
+from webguard.daemon.clock import stamp
+from webguard.daemon.interception import Interception
+from webguard.daemon.paths import Paths
+from webguard.daemon.protection import Protection
+from webguard.daemon.selftest import SelfTest
+from webguard.daemon.worker import Settings
+from webguard.daemon.workers import Ports, Worker
+from webguard.errors import HostError, RefusedError
+from webguard.model import Container, Event, Severity
+from webguard.policy.config import Config
+from webguard.store.lines import Lines
+
+log = logging.getLogger(__name__)
+
+_PROBE_EVERY = 0.4
+_SELFTEST_TRIES = 20
+# Probes unanswered for this long: what is redirected would hang. Far above a long scan.
+_HUNG = 6.0
+_SIGNER_GRACE = 2.0
+_SIGNER_PAUSE = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What the daemon read for its workers before it starts: bytes, not paths."""
+
+    policy_settings: Callable[[int], Settings]  # from the self-test's cgroup id
+    rules: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class Supervisor:
+    """One daemon. `run` returns when it is told to stop and everything is down again."""
+
+    config: Config
+    paths: Paths
+    lines: Lines
+    material: Material
+    protection: Protection = field(default_factory=lambda: Protection(expected_workers=1))
+    trusted: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
+    interception: Interception = field(init=False)
+    authority: OurCertificate = field(init=False)
+    signer: Service = field(init=False)
+    selftest: SelfTest = field(init=False)
+    own_cgroup: OwnCgroup = field(init=False)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _said_protected: bool | None = None
+    _signer_ends: list[socket.socket] = field(default_factory=list)
+
+    async def run(
+        self,
+        control: Callable[["Supervisor"], AbstractAsyncContextManager[None]],
+        ready: Callable[["Supervisor"], None],
+    ) -> None:
+        """Protect until SIGINT or SIGTERM. `control` serves the socket; `ready` is told once.
+
+        Raises `HostError`, `ConfigError` or `RefusedError` when protection cannot begin.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stopping.set)
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            await stack.enter_async_context(control(self))
+            start = await stack.enter_async_context(_crew())
+            for worker in self.workers:
+                start(worker.keep())
+            start(self._keep_signer())
+            start(self._keep_probing())
+            start(self.interception.follow())
+            self.tell("daemon.started", subject=self.config.instance)
+            ready(self)
+            await self._stopping.wait()
+            self.tell("daemon.stopping", subject=self.config.instance)
+
+    def tell(
+        self,
+        kind: str,
+        *,
+        severity: Severity = Severity.INFORMATIONAL,
+        subject: str = "",
+        outcome: str = "",
+        remedy: str = "",
+    ) -> None:
+        """Record an event of the daemon's own."""
+        event_id, at = stamp()
+        self.lines.record(
+            Event(
+                id=event_id,
+                at=at,
+                kind=kind,
+                severity=severity,
+                subject=subject,
+                outcome=outcome,
+                remedy=remedy,
+            )
+        )
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """Bring everything up; what is up is taken down by `stack`, last first."""
+        stack.enter_context(_only_one(self.paths))
+        listen = [stack.enter_context(each) for each in bind(self.config.web.listen_port)]
+        self.interception = Interception(self.config, self.protection, self._learned)
+        stack.callback(self.interception.close)
+        self.own_cgroup, removable = self.interception.prepare()
+        stack.callback(self.own_cgroup.remove)
+        self.selftest = SelfTest(self.own_cgroup.path, self.config.web.ports[0])
+        stack.push_async_callback(self.selftest.stop)
+        await self.selftest.start(
+            home=self.interception.root, rmdir=removable, unlink=[self.paths.control]
+        )
+        await self._start_signer(stack, listen)
+        # Loaded before there is a worker: a second daemon is refused here, and nothing is
+        # redirected yet but the self-test.
+        self.interception.load(self.own_cgroup)
+        for worker in self.workers:
+            stack.push_async_callback(worker.stop)
+            await worker.start()
+        await self._first_selftest()
+        stack.callback(self.interception.withdraw, "the daemon is stopping")
+        await self.interception.go_live()
+        await self._probe_once()
+
+    async def _start_signer(self, stack: AsyncExitStack, listen: list[socket.socket]) -> None:
+        pairs = [channel.pair() for _ in range(self.protection.expected_workers)]
+        for each in (end for both in pairs for end in both):
+            stack.enter_context(each)
+        self._signer_ends = [signers for signers, _ in pairs]
+        self.signer = start_signer(self.paths.ca, self._signer_ends)
+        stack.push_async_callback(self._stop_signer)
+        said = await self.signer.ready()
+        self.authority = our_certificate(said.certificate)
+        publish.publish(self.paths.root, self.authority)
+        extra = tuple(Path(each) for each in self.config.tls.extra_ca)
+        settings = self.material.policy_settings(self.own_cgroup.id)
+        inherited = Inherited(
+            listen=listen,
+            settings=sealed("settings", settings.model_dump_json().encode()),
+            rules=sealed("rules", self.material.rules),
+            roots=sealed("roots", publish.upstream_roots(self.paths.root, extra, self.authority)),
+        )
+        ports = Ports(
+            record=self.lines.record,
+            tell=self.tell,
+            whose=self.interception.whose,
+            containers=lambda: self.interception.inventory.containers,
+            probed=self.selftest.seen,
+            trusted=self._trusted,
+        )
+        self.workers = [
+            Worker(
+                number=number,
+                signer=workers,
+                inherited=inherited,
+                ports=ports,
+                protection=self.protection,
+            )
+            for number, (_, workers) in enumerate(pairs, start=1)
+        ]
+
+    async def _first_selftest(self) -> None:
+        """See one self-test connection arrive at a worker, by the self-test's own rule."""
+        # The workers' messages are read by tasks that do not run yet.
+        async with asyncio.TaskGroup() as tasks:
+            listening = [tasks.create_task(each.keep()) for each in self.workers]
+            answer = ""
+            for _ in range(_SELFTEST_TRIES):
+                answer = await self.selftest.probe("IPv4")
+                if not answer:
+                    break
+            for each in listening:
+                each.cancel()
+        if answer:
+            raise HostError(
+                "send a self-test connection through the redirect",
+                answer,
+                f"is port {self.config.web.listen_port} on loopback filtered by another firewall?",
+            )
+
+    async def _keep_probing(self) -> None:
+        """Measure protection again and again, and act when the workers do not answer."""
+        failing_since: float | None = None
+        while True:
+            started = time.monotonic()
+            answer = await self._probe_once()
+            self._say_if_changed()
+            if not answer:
+                failing_since = None
+                if not self.protection.live:
+                    self.interception.resume(self.own_cgroup)
+            else:
+                failing_since = failing_since or started
+                if started - failing_since > _HUNG:
+                    self._give_up_on_workers(answer)
+                    failing_since = None
+            await asyncio.sleep(max(0.05, _PROBE_EVERY - (time.monotonic() - started)))
+
+    async def _probe_once(self) -> str:
+        """Probe both families; return what is wrong with IPv4, "" if nothing."""
+        answer = await self.selftest.probe("IPv4")
+        if not answer:
+            self.protection.seen["IPv4"] = time.monotonic()
+        second = await self.selftest.probe("IPv6")
+        self.protection.v6 = second != "no route"
+        if not second:
+            self.protection.seen["IPv6"] = time.monotonic()
+        return answer
+
+    def _give_up_on_workers(self, answer: str) -> None:
+        self.interception.withdraw(f"the workers do not answer ({answer})")
+        self.interception.begin_selftest(self.own_cgroup)
+        for worker in self.workers:
+            worker.kill()
+
+    def _say_if_changed(self) -> None:
+        missing = self.protection.missing()
+        protected = not missing
+        if protected == self._said_protected:
+            return
+        self._said_protected = protected
+        if protected:
+            self.tell("protection.on", subject=self.config.instance)
+        else:
+            self.tell(
+                "protection.lost",
+                severity=Severity.HIGH,
+                subject=self.config.instance,
+                outcome="; ".join(missing)[:2000],
+                remedy="webguard status",
+            )
+
+    async def _keep_signer(self) -> None:
+        """Start another signer whenever it ends. Without one there is no new HTTPS connection."""
+        while True:
+            while await self.signer.channel.receive() is not None:
+                pass
+            code = await self.signer.child.wait()
+            self.tell(
+                "signer.ended",
+                severity=Severity.HIGH,
+                subject="webguard-signer",
+                outcome=f"exit code {code}",
+                remedy="it is restarted; if this repeats, see the log",
+            )
+            await asyncio.sleep(_SIGNER_PAUSE)
+            self.signer.channel.close()
+            self.signer = start_signer(self.paths.ca, self._signer_ends)
+            try:
+                await self.signer.ready()
+            except HostError as error:
+                log.error("%s", error)  # noqa: TRY400 - the message is all there is to know
+
+    async def _stop_signer(self) -> None:
+        await self.signer.stop(_SIGNER_GRACE)
+
+    def _learned(self, container: Container, gone: bool) -> None:
+        for worker in self.workers:
+            worker.learn(container, gone=gone)
+        if gone:
+            self.trusted.pop(container.key, None)
+
+    def _trusted(self, key: tuple[str, str, int]) -> None:
+        # A worker may say what it likes, but only of containers that there are.
+        if any(each.key == key for each in self.interception.inventory.containers):
+            self.trusted[key] = time.time_ns()
+
+
+def bind(port: int) -> list[socket.socket]:
+    """Return listening sockets on loopback, IPv4 and (where the host has it) IPv6."""
+    sockets: list[socket.socket] = []
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        each = socket.socket(family, socket.SOCK_STREAM)
+        # Plain: with SO_REUSEPORT a container that has a service user's uid could join (ADR 0002).
+        # SO_REUSEADDR alone only skips the wait for old connections of ours to be forgotten.
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            each.bind((address, port))
+            each.listen(4096)
+        except OSError as error:
+            each.close()
+            if family == socket.AF_INET6 and error.errno in (
+                errno.EADDRNOTAVAIL,
+                errno.EAFNOSUPPORT,
+            ):
+                continue  # IPv6 is off on this host, so there is none to inspect
+            for other in sockets:
+                other.close()
+            raise HostError(
+                f"listen on port {port} of {address}",
+                error.strerror or str(error),
+                f"stop what uses it (ss -ltnp 'sport = :{port}'), or set web.listen_port",
+            ) from error
+        sockets.append(each)
+    return sockets
+
+
+@contextlib.contextmanager
+def _only_one(paths: Paths) -> Iterator[None]:
+    """Hold this instance's lock. Raises `RefusedError` when another daemon does."""
+    paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RefusedError(
+                f"another webguard of the instance {paths.instance} is running"
+                f" (stop it first; it holds {paths.lock})"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@asynccontextmanager
+async def _crew() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """Run tasks until the block ends. One that fails ends the block with its error."""
+    async with asyncio.TaskGroup() as tasks:
+        running: list[asyncio.Task[None]] = []
+
+        def start(what: Coroutine[Any, Any, None]) -> None:
+            running.append(tasks.create_task(what))
+
+        try:
+            yield start
+        finally:
+            for each in running:
+                each.cancel()

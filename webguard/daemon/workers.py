@@ -1,0 +1,165 @@
+"""The workers: started, listened to, restarted. What they say is only believed where it may be."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from webguard.daemon import channel
+from webguard.daemon.channel import Channel, Message
+from webguard.daemon.children import Inherited, Service, start_worker
+from webguard.daemon.protection import Protection
+from webguard.model import Container, Event, Severity
+
+log = logging.getLogger(__name__)
+
+# After so many restarts in a row the pause stays at the last; a minute of life ends the row.
+_BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_STEADY = 60.0
+_STOP_GRACE = 2.0
+# Questions of one worker under way at once; a worker that asks more is answered "nobody".
+_QUESTIONS = 64
+
+
+class Tell(Protocol):
+    """Record an event of the daemon's own."""
+
+    def __call__(  # noqa: D102 - the class says it
+        self, kind: str, *, severity: Severity, subject: str, outcome: str, remedy: str
+    ) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Ports:
+    """What the workers' messages lead to."""
+
+    record: Callable[[Event], None]
+    tell: Tell
+    whose: Callable[[int], Awaitable[Container | None]]
+    containers: Callable[[], tuple[Container, ...]]
+    probed: Callable[[int], None]
+    trusted: Callable[[tuple[str, str, int]], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Worker:
+    """One worker, over its restarts."""
+
+    number: int
+    signer: socket.socket
+    inherited: Inherited
+    ports: Ports
+    protection: Protection
+    service: Service | None = None
+    counted: channel.Count = field(
+        default_factory=lambda: channel.Count(served=0, direct=0, probes=0, open=0)
+    )
+    _stopping: bool = False
+
+    async def start(self) -> None:
+        """Start the process and wait until it serves. Raises `HostError` with its reason."""
+        self.service = start_worker(self.number, self.inherited, self.signer)
+        await self.service.ready()
+        for container in self.ports.containers():
+            self.learn(container, gone=False)
+
+    def learn(self, container: Container, *, gone: bool) -> None:
+        """Tell it about a container. What it does not hear it asks for later."""
+        if self.service is not None:
+            self.service.channel.send(
+                channel.Known(cgroups=container.cgroups, container=container, gone=gone)
+            )
+
+    def kill(self) -> None:
+        """End a process that hangs; `keep` starts its successor."""
+        if self.service is not None:
+            self.service.child.signal(signal.SIGKILL)
+
+    async def keep(self) -> None:
+        """Listen to the process; whenever it ends, start another, ever more slowly."""
+        failures = 0
+        while not self._stopping:
+            began = time.monotonic()
+            if self.service is not None:
+                await self._listen(self.service)
+                code = await self.service.child.wait()
+                self.service.channel.close()
+                self.service = None
+                self._ended(f"exit code {code}")
+            failures = 0 if time.monotonic() - began > _STEADY else failures + 1
+            await asyncio.sleep(_BACK_OFF[min(failures, len(_BACK_OFF)) - 1])
+            try:
+                await self.start()
+            except OSError as error:
+                self._ended(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and told
+                await self.stop()
+                self._ended(str(error))
+
+    async def stop(self) -> None:
+        """End the process."""
+        if self.service is not None:
+            service, self.service = self.service, None
+            await service.stop(_STOP_GRACE)
+
+    def _ended(self, why: str) -> None:
+        self.ports.tell(
+            "worker.ended",
+            severity=Severity.HIGH,
+            subject=f"webguard-proxy {self.number}",
+            outcome=why,
+            remedy="it is restarted; if this repeats, see the log",
+        )
+
+    async def _listen(self, service: Service) -> None:
+        """Take its messages until it is gone."""
+        asked = asyncio.Semaphore(_QUESTIONS)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                try:
+                    message = await service.channel.receive()
+                except ValueError as error:
+                    log.warning("webguard-proxy %d: %s", self.number, error)
+                    continue
+                if message is None:
+                    return
+                if isinstance(message, channel.Resolve):
+                    if asked.locked():
+                        service.channel.send(
+                            channel.Resolved(cgroup=message.cgroup, container=None)
+                        )
+                        continue
+                    tasks.create_task(self._resolve(service.channel, message.cgroup, asked))
+                else:
+                    self._take(message)
+
+    async def _resolve(self, end: Channel, cgroup: int, asked: asyncio.Semaphore) -> None:
+        async with asked:
+            container = await self.ports.whose(cgroup)
+            end.send(channel.Resolved(cgroup=cgroup, container=container))
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case channel.Happened():
+                self.ports.record(message.event)
+            case channel.Count():
+                self.counted = message
+                self.protection.reported[self.number] = time.monotonic()
+            case channel.Probed():
+                self.ports.probed(message.port)
+            case channel.Handshake():
+                self.ports.trusted((message.runtime, message.id, message.started))
+            case channel.Lost():
+                self.ports.tell(
+                    "loss",
+                    severity=Severity.HIGH,
+                    subject=f"{message.count} events of webguard-proxy {self.number}",
+                    outcome="lost",
+                    remedy="the daemon is too busy, or its output is not read",
+                )
+            case _:
+                log.warning("webguard-proxy %d sent %s", self.number, message.type)

@@ -1,0 +1,253 @@
+"""Ask a Docker engine, by its HTTP API on a unix socket, what it knows.
+
+The engine is ours to trust, its answers are not: names, labels and images are
+text that whoever starts containers chose. So answers are bounded, and only the
+few fields we use are looked at.
+
+An engine that is not there is no error: `list_containers` and `inspect` return
+None, `events` ends. One that is there and hangs, or answers nonsense, is a
+`HostError`. No connection is kept, so a restart of the engine needs no care.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import aiohttp
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
+
+from webguard.errors import HostError
+
+RUNTIME = "docker"
+_MAX_ANSWER = 8 * 1024**2
+_MAX_LINE = 1024**2  # of the event stream; each repeats the container's labels
+_REMEDY = "see whether the engine is well: docker info; setting runtimes.docker names its socket"
+# rename: names are how people ask for a container.
+_EVENTS = '{"type":["container"],"event":["start","die","destroy","rename"]}'
+
+
+def _empty(value: object) -> object:
+    """Take Go's null for the empty list or map that it stands for."""
+    return () if value is None else value
+
+
+def _mapping(value: object) -> object:
+    return {} if value is None else value
+
+
+type Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+type _Labels = Annotated[dict[str, str], BeforeValidator(_mapping)]
+type _Names = Annotated[tuple[str, ...], BeforeValidator(_empty)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Listed(_Answer):
+    """A container as the list has it, running or not."""
+
+    id: Id = Field(alias="Id")
+    names: _Names = Field(default=(), alias="Names")
+    image: str = Field(default="", alias="Image")
+    image_id: str = Field(default="", alias="ImageID")
+    labels: _Labels = Field(default_factory=dict, alias="Labels")
+    state: str = Field(default="", alias="State")
+
+
+class _State(_Answer):
+    status: str = Field(default="", alias="Status")
+    pid: int = Field(default=0, alias="Pid")
+
+
+class _Settings(_Answer):
+    image: str = Field(default="", alias="Image")
+    labels: _Labels = Field(default_factory=dict, alias="Labels")
+
+
+class Inspected(_Answer):
+    """A container as `inspect` has it."""
+
+    id: Id = Field(alias="Id")
+    name: str = Field(default="", alias="Name")
+    image_id: str = Field(default="", alias="Image")
+    state: _State = Field(default=_State(), alias="State")
+    settings: _Settings = Field(default=_Settings(), alias="Config")
+
+    def listed(self) -> Listed:
+        """Return the same facts in the list's shape."""
+        return Listed(
+            Id=self.id,
+            Names=(self.name,) if self.name else (),
+            Image=self.settings.image,
+            ImageID=self.image_id,
+            Labels=self.settings.labels,
+            State=self.state.status,
+        )
+
+
+class _Actor(_Answer):
+    id: str = Field(default="", alias="ID")
+
+
+class _Message(_Answer):
+    action: str = Field(default="", alias="Action")
+    actor: _Actor = Field(default=_Actor(), alias="Actor")
+
+
+class RuntimeEvent(BaseModel):
+    """Something happened to a container: start, die, destroy or rename."""
+
+    model_config = ConfigDict(frozen=True)
+
+    action: str
+    id: Id
+
+
+_LIST: TypeAdapter[tuple[Listed, ...]] = TypeAdapter(tuple[Listed, ...])
+
+
+class Docker:
+    """The engine behind one socket. Holds no connection."""
+
+    def __init__(self, socket: str, *, timeout: float = 5) -> None:
+        self._socket = socket
+        self._timeout = timeout
+
+    async def list_containers(self) -> tuple[Listed, ...] | None:
+        """Return all containers, running or not; None if there is no engine."""
+        answer = await self._get("/containers/json?all=1", self._timeout)
+        if answer is None:
+            return None
+        status, body = answer
+        if status != 200:
+            raise self._error("list containers", _answered(status, body))
+        try:
+            return _LIST.validate_json(body)
+        except ValidationError as error:
+            raise self._error("list containers", _nonsense(error)) from error
+
+    async def inspect(self, id_: str, *, within: float | None = None) -> Inspected | None:
+        """Return what the engine knows of the full id `id_`, or None.
+
+        `within` seconds, if the usual time is too long for the caller.
+        """
+        if not re.fullmatch(r"[0-9a-f]{64}", id_):
+            return None  # nothing else may become part of the request
+        answer = await self._get(f"/containers/{id_}/json", within or self._timeout)
+        if answer is None or answer[0] == 404:
+            return None
+        status, body = answer
+        if status != 200:
+            raise self._error("inspect a container", _answered(status, body))
+        try:
+            return Inspected.model_validate_json(body)
+        except ValidationError as error:
+            raise self._error("inspect a container", _nonsense(error)) from error
+
+    async def events(self) -> AsyncGenerator[RuntimeEvent]:
+        """Yield what happens from now on. Ends when the engine does, or is not there.
+
+        The caller connects again, with a pause that grows, and then calls
+        `Inventory.refresh`: whatever happened in between is not repeated. Close
+        it with `contextlib.aclosing`. An engine that hangs is not noticed here,
+        since silence is normal: refresh now and then.
+        """
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with self._session(timeout) as session:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    response = await session.get(
+                        "http://docker/events", params={"filters": _EVENTS}, allow_redirects=False
+                    )
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                self._absent_or_raise("watch events", error)
+                return
+            async with response:
+                if response.status != 200:
+                    body = await self._body(response, "watch events")
+                    raise self._error("watch events", _answered(response.status, body))
+                async for line in self._lines(response):
+                    if event := _event(line):
+                        yield event
+
+    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+        rest = b""
+        try:
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > _MAX_LINE:
+                    raise self._error("watch events", f"one is larger than {_MAX_LINE} bytes")
+                for line in lines:
+                    yield line
+        except (aiohttp.ClientError, OSError):
+            return  # the engine was stopped in the middle of a line
+
+    async def _get(self, path: str, within: float) -> tuple[int, bytes] | None:
+        tried = f"GET {path.split('?')[0]}"
+        try:
+            async with (
+                self._session(aiohttp.ClientTimeout(total=within)) as session,
+                session.get(f"http://docker{path}", allow_redirects=False) as response,
+            ):
+                return response.status, await self._body(response, tried)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self._absent_or_raise(tried, error)
+            return None
+
+    async def _body(self, response: aiohttp.ClientResponse, tried: str) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > _MAX_ANSWER:
+                raise self._error(tried, f"the answer is larger than {_MAX_ANSWER} bytes")
+            parts.append(chunk)
+        return b"".join(parts)
+
+    def _session(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(self._socket, force_close=True),
+            timeout=timeout,
+            auto_decompress=False,  # we did not ask for it, and it would undo the bound
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    def _absent_or_raise(self, tried: str, error: Exception) -> None:
+        """Return if there is no engine: no socket, or one that nobody listens at."""
+        if isinstance(error, TimeoutError):
+            raise self._error(tried, "it does not answer") from error
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        if not isinstance(cause, (FileNotFoundError, ConnectionRefusedError, NotADirectoryError)):
+            raise self._error(tried, str(error) or type(error).__name__) from error
+
+    def _error(self, tried: str, answer: str) -> HostError:
+        return HostError(f"Docker engine at {self._socket}: {tried}", answer, _REMEDY)
+
+
+def _event(line: bytes) -> RuntimeEvent | None:
+    """Return the event of one line; None for one that is not of interest, or not an event."""
+    try:
+        message = _Message.model_validate_json(line)
+        return RuntimeEvent(action=message.action[:32], id=message.actor.id)
+    except ValidationError:
+        return None
+
+
+def _answered(status: int, body: bytes) -> str:
+    return f"status {status}: {body[:200].decode('ascii', 'backslashreplace')!r}"
+
+
+def _nonsense(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])[:64]
+    return f"an answer we do not understand: {where}: {first['msg'][:200]}"

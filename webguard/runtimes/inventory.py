@@ -1,0 +1,217 @@
+"""Which containers run now, and what they are called.
+
+The kernel says which there are (`proc`), engines say what they are called
+(`docker`). An engine that is absent, hangs or restarts costs names, never a
+container.
+
+A container is known by (runtime, full id, start time of its first process).
+After a restart the same id has another start time and another cgroup: the old
+run disappears with the next `refresh` or `resolve`, whichever sees the new one.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from webguard.errors import HostError, NotFoundError, RefusedError
+from webguard.model import Container
+from webguard.runtimes import docker, proc
+
+# Containers choose these; they go to every worker, into every event and onto screens.
+_MAX_TEXT = 1024
+_MAX_LABELS = 128
+_MAX_SHOWN = 10  # matches in a message
+_POD = ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name")
+
+
+class Inventory:
+    """The containers of this host. Use it from one event loop.
+
+    `root` is the cgroup v2 hierarchy's (`proc.unified_root()`).
+    """
+
+    def __init__(self, *, root: Path, engine: docker.Docker, lookup: float = 0.25) -> None:
+        self._root = root
+        self._engine = engine
+        # How long an unknown container's connection may wait for a name: half of
+        # the 500 ms that `Identify` has altogether.
+        self._lookup = lookup
+        self._own_netns = proc.own_netns()
+        self._running: dict[str, Container] = {}  # by full id
+        self._resolved: dict[str, Container] = {}  # since the last refresh began
+        self._listed: dict[str, docker.Listed] = {}
+        self._refreshing = asyncio.Lock()
+        self.engine_present = False
+        self.problem = ""
+        """Why the engine's names are missing or old; "" if they are not."""
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """All running containers."""
+        return tuple(self._running.values())
+
+    def by_cgroup(self, cgroup: int) -> Container | None:
+        """Return the container whose own cgroup has this id. Sub-cgroups: see `resolve`."""
+        return next((each for each in self.containers if cgroup in each.cgroups), None)
+
+    def find(self, query: str) -> Container:
+        """Return the one running container that a person means by `query`.
+
+        A full id, the first 4 or more characters of one, or an exact name. Knows
+        what the last `refresh` saw. Raises `NotFoundError` if it is nobody's, or
+        several containers', and `RefusedError` if that container does not run.
+        """
+        if query in self._running:
+            return self._running[query]
+        matches = self._matches(query)
+        if not matches:
+            raise NotFoundError(
+                f"there is no container {query[:80]!r}"
+                " (give a name, or 4 or more characters of an id: webguard containers)"
+            )
+        if len(matches) > 1:
+            shown = ", ".join(self._show(each) for each in sorted(matches)[:_MAX_SHOWN])
+            more = f" and {len(matches) - _MAX_SHOWN} more" if len(matches) > _MAX_SHOWN else ""
+            raise NotFoundError(
+                f"{query[:80]!r} fits several containers: {shown}{more} (give the full id)"
+            )
+        (id_,) = matches
+        if id_ not in self._running:
+            raise RefusedError(
+                f"the container {self._show(id_)} is not running, its state is"
+                f" {self._listed[id_].state[:32]!a} (start it first: docker start {id_[:12]})"
+            )
+        return self._running[id_]
+
+    async def refresh(self) -> None:
+        """Look at everything again. Never raises for an engine: see `problem`."""
+        async with self._refreshing:
+            self._resolved = {}
+            await self._ask_engine()
+            seen = await asyncio.to_thread(proc.containers, self._root, self._own_netns)
+            running = self._merge(seen)
+            # What was resolved while we walked may have started behind our back.
+            late = {
+                id_: each
+                for id_, each in self._resolved.items()
+                if id_ not in running or running[id_].started < each.started
+            }
+            self._running = running | late
+
+    async def resolve(self, cgroup: int, path: str) -> Container | None:
+        """Return the container of a cgroup that `by_cgroup` does not know; None if it is nobody's.
+
+        `path` is that cgroup's, from the v2 root. It may be the container's own
+        or one below it, and the container may have started just now: no event
+        is waited for. Takes at most `lookup` seconds more than the kernel needs.
+        """
+        try:
+            # The path may be an old one: then its name is somebody else's by now.
+            if (self._root / path.lstrip("/")).stat().st_ino != cgroup:
+                return None
+        except (OSError, ValueError):
+            return None
+        seen = await asyncio.to_thread(proc.at, self._root, path, self._own_netns)
+        if seen is None:
+            return None
+        id_ = seen.place.id
+        known = self._running.get(id_)
+        if known is not None and known.started == seen.started and seen.cgroup in known.cgroups:
+            return known
+        if id_ not in self._listed:
+            await self._look_up(id_)
+        container = self._describe(seen)
+        self._running[id_] = self._resolved[id_] = container
+        return container
+
+    async def _ask_engine(self) -> None:
+        try:
+            listed = await self._engine.list_containers()
+        except HostError as error:
+            self.problem = str(error)  # keep the names we have
+            return
+        self.engine_present = listed is not None
+        self.problem = ""
+        # An engine that is being restarted is absent for a while; what it called
+        # its containers, which go on running, has not changed.
+        if listed is not None:
+            self._listed = {each.id: each for each in listed}
+
+    async def _look_up(self, id_: str) -> None:
+        try:
+            inspected = await self._engine.inspect(id_, within=self._lookup)
+        except HostError as error:
+            self.problem = str(error)
+            return
+        if inspected is not None:
+            self._listed[id_] = inspected.listed()
+
+    def _merge(self, seen: Iterable[proc.Seen]) -> dict[str, Container]:
+        running: dict[str, Container] = {}
+        for each in seen:
+            container = self._describe(each)
+            other = running.get(container.id)
+            if other is not None:
+                # One id below two parents: one container, first process first.
+                older, newer = sorted((other, container), key=lambda one: (one.started, one.pid))
+                container = replace(older, cgroups=older.cgroups + newer.cgroups)
+            running[container.id] = container
+        return running
+
+    def _describe(self, seen: proc.Seen) -> Container:
+        place = seen.place
+        listed = self._listed.get(place.id)
+        container = Container(
+            runtime=place.runtime,
+            id=place.id,
+            started=seen.started,
+            pid=seen.pid,
+            cgroups=(seen.cgroup,),
+            netns=seen.netns,
+            network=seen.network,
+        )
+        if listed is None:
+            return container
+        labels = sorted(listed.labels.items())[:_MAX_LABELS]
+        pod = "/".join(_text(listed.labels.get(key, "")) for key in _POD).strip("/")
+        return replace(
+            container,
+            runtime=docker.RUNTIME,
+            name=_name(listed),
+            image=_text(listed.image),
+            image_digest=_text(listed.image_id),
+            labels=tuple((_text(key), _text(value)) for key, value in labels),
+            pod=pod,
+        )
+
+    def _matches(self, query: str) -> set[str]:
+        """Return the full ids that `query` fits, of running and of stopped containers."""
+        known = self._running.keys() | self._listed.keys()
+        if query in known:
+            return {query}
+        by_id = {each for each in known if len(query) >= 4 and each.startswith(query)}
+        by_name = {id_ for id_, each in self._listed.items() if query and query in _names(each)}
+        # Both, and not names first: or a container named after another's short id
+        # would get what was meant for that one.
+        return by_id | by_name
+
+    def _show(self, id_: str) -> str:
+        """Name a container in a message; its own name is its own text."""
+        name = _name(self._listed[id_]) if id_ in self._listed else ""
+        return f"{id_[:12]} ({name!a})" if name else id_[:12]
+
+
+def _names(listed: docker.Listed) -> list[str]:
+    return [name.removeprefix("/") for name in listed.names]
+
+
+def _name(listed: docker.Listed) -> str:
+    # Links to other containers are names too, with a second slash: /web/db.
+    names = sorted(_names(listed), key=lambda name: (name.count("/"), name))
+    return _text(names[0]) if names else ""
+
+
+def _text(value: str) -> str:
+    """Return text of a bounded size that can be encoded, whatever it was."""
+    return value[:_MAX_TEXT].encode("utf-8", "replace").decode()
