@@ -16,7 +16,7 @@ from mitmproxy import http
 from addons.page import refusal
 from addons.peers import Peers
 from addons.report import answer, http_facts, url_of, web_event
-from webguard.model import Action, Question, ScanResult, Stage, Unscanned
+from webguard.model import ENGINE, Action, Question, ScanResult, Stage, Unscanned
 from webguard.ports import Decide, Record, Scan, Stamp
 
 STREAMED = "larger than web.max_body, or a stream without end"
@@ -77,7 +77,7 @@ class BodyScan:
     ) -> http.Response | None:
         """Ask policy, record, and return the refusal to send, or None to let it pass."""
         peer = self._peers.of(flow.client_conn)
-        failure = next((each.reason for each in scan.unscanned if each.where == "engine"), "")
+        failure = next((each.reason for each in scan.unscanned if each.where == ENGINE), "")
         verdict = self._decide(
             Question(
                 stage=stage,
@@ -108,7 +108,7 @@ class BodyScan:
             return await self._scan(content, message.headers.get("content-encoding", ""))
         except Exception as error:  # noqa: BLE001 - any failure at all is "not scanned"
             reason = f"{type(error).__name__}: {error}"
-            return ScanResult(unscanned=(Unscanned(where="engine", reason=reason),))
+            return ScanResult(unscanned=(Unscanned(where=ENGINE, reason=reason),))
 
 
 def _unfinished(flow: http.HTTPFlow) -> http.Response:

@@ -121,6 +121,8 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
                 await handler.handle_client()
         finally:
             self._peers.forget(context.client.id)
+            # mitmproxy leaves the socket open when it gives up before a TLS handshake.
+            writer.close()
 
 
 def _ends(accepted: socket.socket) -> tuple[Endpoint, Endpoint | None]:

@@ -78,15 +78,9 @@ class Authority:
         readable by others; nothing is ever made in its place.
         """
         with _locked(folder):
-            present = [
-                n
-                for n in (KEY_FILE, CERTIFICATE_FILE)
-                if (folder / n).is_symlink() or (folder / n).exists()
-            ]
-            if not present:
+            # Any one of the two is a CA, if a broken one: loading says what is wrong with it.
+            if not any(os.path.lexists(folder / name) for name in (KEY_FILE, CERTIFICATE_FILE)):
                 _make(folder)
-            elif len(present) == 1:
-                raise _broken(folder, f"there is {present[0]} and nothing that belongs to it")
             return cls._load(folder)
 
     @classmethod

@@ -165,7 +165,7 @@ def _must_exist(inside: Inside, path: str) -> None:
     try:
         inside.locate(path)
     except FileNotFoundError:
-        raise StoreError("refused", f"{path}, to which it would lead, is not there") from None
+        raise StoreError("not present", f"{path}, to which it leads, is not there") from None
 
 
 def _find_link(inside: Inside, step: Step) -> Answer:

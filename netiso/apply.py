@@ -33,7 +33,7 @@ from webguard.errors import HostError
 type Cgroup = tuple[int, int]
 """Level (depth below the root of the v2 tree) and id (the directory's inode number)."""
 
-# Some 28 bytes an element, and an attribute's length has 16 bits.
+# 20 bytes an element, and the length of the attribute around them has 16 bits.
 _ELEMENTS_A_MESSAGE = 500
 _IPV4, _IPV6 = 2, 10  # NFPROTO_IPV4, NFPROTO_IPV6: one byte in the set `live`
 _BOTH_FAMILIES = frozenset({bytes([_IPV4]), bytes([_IPV6])})

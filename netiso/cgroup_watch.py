@@ -163,10 +163,8 @@ class CgroupWatch:
         for each in [one for one in self._found if one == path or one.startswith(below)]:
             del self._found[each]
         for each in [one for one in self._watched if one == path or one.startswith(below)]:
-            watch, _ = self._watched.pop(each)
-            self._paths.pop(watch, None)
-            # The kernel has dropped the watch with the directory, as a rule.
-            self._libc.inotify_rm_watch(self._inotify, watch)
+            # The kernel drops the watch itself, with the directory.
+            self._paths.pop(self._watched.pop(each)[0], None)
         self.blind = {each for each in self.blind if each != path and not each.startswith(below)}
 
     def _watch(self, path: str, cgroup: int) -> None:

@@ -101,11 +101,15 @@ class Detection:
     member: str = ""  # path inside an archive or encoding, "" for the content itself
 
 
+ENGINE = "engine"
+"""`Unscanned.where` when we, not the content, are the reason. No content can forge it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unscanned:
     """A part of the content that was not looked at, and why, in one phrase."""
 
-    where: str
+    where: str  # "body", the name of an encoding, or `ENGINE`
     reason: str
 
 

@@ -138,6 +138,7 @@ def bare_tree(tmp_path: Path) -> Path:
 def start() -> Iterator[Start]:
     """Start containers; end them, and remove their cgroups, after the test."""
     boxes: list[Box] = []
+    cgroups: list[Path] = []
     outers: list[subprocess.Popen[str]] = []
 
     def started(
@@ -170,6 +171,7 @@ def start() -> Iterator[Start]:
         pid = _first_process(outer, user_namespace)
         cgroup = _cgroup_mount() / f"webguard-test-certs-{secrets.token_hex(4)}"
         cgroup.mkdir()
+        cgroups.append(cgroup)
         (cgroup / "cgroup.procs").write_text(str(pid))
         _wait_for(pid)
         container = Container(
@@ -190,8 +192,8 @@ def start() -> Iterator[Start]:
         if outer not in [box.outer for box in boxes]:
             outer.kill()
         outer.communicate(timeout=20)
-    for box in boxes:
-        _remove(box.cgroup)
+    for cgroup in cgroups:
+        _remove(cgroup)
 
 
 def _first_process(outer: subprocess.Popen[str], user_namespace: bool) -> int:

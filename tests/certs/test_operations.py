@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from certs import pem
+from certs import pem, writer
 from certs.inside import NO_XDEV, Inside
 from certs.operations import Answer, perform, text
 
@@ -18,9 +18,10 @@ STEP = {
 }
 
 
-def do(path: Path, **step: object) -> Answer:
-    inside = Inside(os.open("/", os.O_PATH), os.open("/proc/self", os.O_PATH), {})
-    return perform(inside, {"path": str(path), **STEP, **step})
+def do(where: Path, /, **step: object) -> Answer:
+    mounts = writer._mounts(Path("/proc/self/mountinfo").read_bytes())
+    inside = Inside(os.open("/", os.O_PATH), os.open("/proc/self", os.O_PATH), mounts)
+    return perform(inside, {"path": str(where), **STEP, **step})
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +89,8 @@ def test_a_link_to_what_is_not_there_is_not_made(tmp_path: Path) -> None:
 
     answer = do(tmp_path, do="link", candidates=[link], target="missing.pem")
 
-    assert answer["outcome"] == "refused"
+    assert answer["outcome"] == "not present"
+    assert "missing.pem" in answer["reason"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -114,6 +116,22 @@ def test_a_folder_with_hash_links_is_known_by_their_names(
     (tmp_path / name).touch()
 
     assert do(tmp_path, do="look")["hashed"] is hashed
+
+
+@pytest.mark.parametrize("operation", ["append", "create", "cut"])
+def test_a_fifo_is_not_opened_whatever_the_look_before_said(tmp_path: Path, operation: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+
+    answer = do(tmp_path / "fifo", do=operation)
+
+    assert (answer["outcome"], answer["reason"]) == ("refused", "it is a FIFO, not a file")
+
+
+def test_a_file_of_the_kernel_is_not_read_to_look_at_it() -> None:
+    answer = do(Path("/proc/sys/kernel/ostype"), do="look")
+
+    assert (answer["kind"], answer["mounted"]) == ("file", "proc at /proc")
+    assert "sha256" not in answer
 
 
 def test_text_of_the_container_is_made_short_ascii() -> None:

@@ -191,6 +191,7 @@ def test_directories_without_end_are_not_counted_to_the_end(
     assert len(watch.blind) == 5
 
 
+@pytest.mark.system  # only because it makes thousands of directories
 def test_lost_events_are_made_up_for_by_looking_at_everything(
     tmp_path: Path, watching: Watch
 ) -> None:

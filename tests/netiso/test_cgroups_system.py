@@ -16,7 +16,7 @@ pytestmark = pytest.mark.system
 @pytest.fixture
 def parent() -> Iterator[Path]:
     """A level 1 cgroup of a random name, removed with all below it."""
-    path = find_root() / f"wgt-{secrets.token_hex(8)}"
+    path = find_root() / f"wgniso-{secrets.token_hex(8)}"
     path.mkdir()
     yield path
     for each in sorted((each for each in path.rglob("*") if each.is_dir()), reverse=True):

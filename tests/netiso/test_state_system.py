@@ -49,7 +49,7 @@ def test_loading_twice_is_the_same_as_once_and_keeps_the_sets(host: "Host") -> N
 def test_thousands_of_cgroups_come_and_go_in_both_tables(host: "Host") -> None:
     kernel = host.kernel(closed=True)
     kernel.load()
-    wanted = [(2, 10**12 + n) for n in range(3000)]  # ids of nobody: no path is asked for
+    wanted = [(2, 10**12 + n) for n in range(4000)]  # ids of nobody: no path is asked for
 
     kernel.add_cgroups(wanted)
 
@@ -72,6 +72,22 @@ def test_adding_what_is_there_and_removing_what_is_not_is_no_error(host: "Host")
     assert ids(kernel.redirect.web_table, "cg1") == {7}
     assert ids(kernel.redirect.web_table, "cg2") == {6}
     assert kernel.differences() == ()
+
+
+def test_what_the_kernel_refuses_is_an_error_and_not_remembered_as_done(host: "Host") -> None:
+    kernel = host.kernel(closed=True)
+    kernel.load()
+    closed = kernel.redirect.closed_table
+    kernel.apply(f"flush chain inet {closed} containers\ndelete set inet {closed} cg3")
+    kernel.add_cgroups([(1, 5)])
+
+    with pytest.raises(HostError, match=r"change the sets.*No such file"):
+        kernel.add_cgroups([(1, 6), (3, 7)])
+
+    # One transaction: the first table did not change either.
+    assert ids(kernel.redirect.web_table, "cg1") == {5}
+    assert ids(kernel.redirect.web_table, "cg3") == set()
+    assert f"set cg3 of {closed} is gone" in kernel.differences()
 
 
 @pytest.mark.parametrize("level", [0, 9], ids=["the root, which is everybody", "too deep"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from tests.system.host.origin import ORIGIN_V4
 from tests.system.host.testhost import Cgroup, Done, TestHost
 
 _START = 90.0
@@ -69,6 +70,17 @@ class Webguard:
         """The workers' pids, as the daemon tells them."""
         return [each["pid"] for each in self.status()["workers"]]
 
+    def children(self, module: str) -> list[int]:
+        """The pids of the daemon's children that run a module of ours."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                argv = (folder / "cmdline").read_bytes().split(b"\0")
+                if parent == self.pid and module.encode() in argv:
+                    found.append(int(folder.name))
+        return found
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """End it, and return its exit code."""
         self.process.send_signal(number)
@@ -116,11 +128,20 @@ def _wait(webguard: Webguard) -> None:
     deadline = time.monotonic() + _START
     while webguard.process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(ValueError):  # no daemon yet, so no JSON
-            if webguard.status()["protected"]:
+            status = webguard.status()
+            if status["protected"] and status["pid"] == webguard.pid:
                 return
         time.sleep(0.2)
     said = webguard.errors.read_text(errors="replace")[-4000:]
     raise AssertionError(f"webguard does not protect; it said:\n{said}")
+
+
+def wait_until(true: Callable[[], bool], timeout: float = 15) -> None:
+    """Return once it is true; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline, "it did not become true"
+        time.sleep(0.1)
 
 
 def _write(host: TestHost, path: str, text: str) -> None:
@@ -134,3 +155,13 @@ def curl(box: Cgroup, url: str, *options: str, check: bool = False) -> Done:
     return box.run(
         ["curl", "-sS", "-m", "20", "-w", "%{stderr}%{http_code}", *options, url], check=check
     )
+
+
+def raw(box: Cgroup, data: bytes) -> Done:
+    """Send bytes to the origin's port 80 from a cgroup, and print what comes back."""
+    script = (
+        "import socket, sys; s = socket.create_connection((sys.argv[1], 80)); s.settimeout(10);"
+        "s.sendall(sys.stdin.buffer.read()); s.shutdown(1); print(s.recv(65536))"
+    )
+    python = "/opt/webguard/venv/bin/python"
+    return box.run([python, "-I", "-c", script, ORIGIN_V4], check=False, stdin=data)

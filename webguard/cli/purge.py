@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from certs import publish
 from webguard import host
 from webguard.cli import show
 from webguard.cli.context import context_of
@@ -73,6 +72,8 @@ def purge(
 
 def _steps(paths: Paths, *, packages: bool) -> Iterator[Step]:
     """Yield what there is to remove, and how."""
+    from certs import publish  # heavy: not for every command
+
     if publish.place(paths.root).exists():
         yield str(publish.place(paths.root)), lambda: publish.withdraw(paths.root)
     installed = _installed(paths) if packages else ()

@@ -1,31 +1,18 @@
 """`webguard run`: protect in the foreground until Ctrl-C."""
 
-import asyncio
 import contextlib
-import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from webguard.cli import show
 from webguard.cli.context import context_of
 from webguard.cli.status import summary
-from webguard.daemon import control, report
-from webguard.daemon.clock import stamp
 from webguard.daemon.paths import Paths
-from webguard.daemon.prepare import prepare
-from webguard.daemon.supervisor import Material, Supervisor
-from webguard.daemon.worker import Settings
-from webguard.errors import ConfigError, PermissionDeniedError, WebguardError
-from webguard.policy.config import Config, load
-from webguard.scan.engine import compile_rules, shipped_rules
-from webguard.store.lines import Lines
-
-_LARGEST_RULES = 16 * 1024 * 1024
+from webguard.errors import PermissionDeniedError
 
 
 def run(
@@ -45,87 +32,21 @@ def run(
       webguard run
       webguard run --config ./webguard.yaml > events.jsonl
     """
+    # Here, because the daemon's libraries take a second that no other command should wait.
+    from webguard.daemon.foreground import protect
+
     paths = context_of(context).paths
     if os.geteuid() != 0:
         raise PermissionDeniedError("webguard run changes the firewall and must be root (sudo)")
-    settings = _settings(config or paths.config, paths)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log.level.upper(),
-        format="webguardd: %(levelname)s: %(message)s",
-    )
-    rules = compile_rules(shipped_rules() | own_rules(paths.rules))
-    prepare(paths)
-    supervisor = Supervisor(
-        config=settings,
-        paths=paths,
-        lines=Lines(sys.stdout.fileno(), stamp),
-        material=Material(policy_settings=_for_workers(settings), rules=rules),
-    )
-    try:
-        asyncio.run(supervisor.run(control.serve, _say_ready))
-    except BaseExceptionGroup as group:
-        # One of the daemon's tasks failed and the others were stopped: its error is the news.
-        ours, _bugs = group.split(WebguardError)
-        if ours is None:
-            raise
-        raise _first(ours) from group
+    protect(paths, config, _say_ready)
     _say_left_behind(paths)
 
 
-def own_rules(folder: Path) -> dict[str, str]:
-    """Return the operator's scan rules; none if there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    found = {}
-    for path in sorted(folder.glob("*.yar")):
-        try:
-            if path.stat().st_size > _LARGEST_RULES:
-                raise ConfigError(str(path), "larger than 16 MiB (split it)")
-            found[str(path)] = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                str(path), f"cannot read it: {error} (correct or remove it)"
-            ) from error
-    return found
-
-
-def _settings(path: Path, paths: Paths) -> Config:
-    found = load(path)
-    if found.instance == Config().instance:
-        return found.model_copy(update={"instance": paths.instance})
-    if paths.instance not in (Config().instance, found.instance):
-        raise ConfigError(
-            str(path), f"instance is {found.instance}, but --instance {paths.instance} was given"
-        )
-    return found
-
-
-def _for_workers(config: Config) -> Callable[[int], Settings]:
-    """Return what makes the workers' settings once the self-test's cgroup is known."""
-
-    def settings(probe_cgroup: int) -> Settings:
-        return Settings(
-            policy=config.policy(generation=1),
-            max_body=config.web.max_body,
-            origin_timeout=config.web.origin_timeout,
-            probe_cgroup=probe_cgroup,
-            log_level=config.log.level,
-        )
-
-    return settings
-
-
-def _first(group: BaseExceptionGroup[WebguardError]) -> WebguardError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-def _say_ready(supervisor: Supervisor) -> None:
+def _say_ready(status: dict[str, Any]) -> None:
     """Print what is protected and what is not, for the person in front of it."""
     # Standard output is the events'.
     with contextlib.redirect_stdout(sys.stderr):
-        summary(report.status(supervisor))
+        summary(status)
         show.line("Ctrl-C ends it and leaves the host as it was.")
     sys.stderr.flush()
 

@@ -33,7 +33,7 @@ from webguard.daemon.interception import Interception
 from webguard.daemon.paths import Paths
 from webguard.daemon.protection import Protection
 from webguard.daemon.selftest import SelfTest
-from webguard.daemon.worker import Settings
+from webguard.daemon.settings import Settings
 from webguard.daemon.workers import Ports, Worker
 from webguard.errors import HostError, RefusedError
 from webguard.model import Container, Event, Severity
@@ -47,6 +47,7 @@ _SELFTEST_TRIES = 20
 # Probes unanswered for this long: what is redirected would hang. Far above a long scan.
 _HUNG = 6.0
 _SIGNER_GRACE = 2.0
+_SETTLE = 5.0
 _SIGNER_PAUSE = 1.0
 
 
@@ -100,9 +101,17 @@ class Supervisor:
             start(self._keep_probing())
             start(self.interception.follow())
             self.tell("daemon.started", subject=self.config.instance)
+            await self._settled()
             ready(self)
             await self._stopping.wait()
             self.tell("daemon.stopping", subject=self.config.instance)
+
+    async def _settled(self) -> None:
+        """Wait until we are protected or it is clear that something is missing."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE):
+                while self.protection.missing() and not self._stopping.is_set():  # noqa: ASYNC110 - facts grow old by themselves
+                    await asyncio.sleep(_PROBE_EVERY / 4)
 
     def tell(
         self,
@@ -150,7 +159,6 @@ class Supervisor:
         await self._first_selftest()
         stack.callback(self.interception.withdraw, "the daemon is stopping")
         await self.interception.go_live()
-        await self._probe_once()
 
     async def _start_signer(self, stack: AsyncExitStack, listen: list[socket.socket]) -> None:
         pairs = [channel.pair() for _ in range(self.protection.expected_workers)]

@@ -19,7 +19,6 @@ from functools import partial
 
 from mitmproxy import master, options, version
 from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver
-from pydantic import BaseModel, ConfigDict
 
 from addons import engine
 from addons.bodyscan import BodyScan
@@ -35,10 +34,11 @@ from addons.tunnels import Tunnels
 from webguard.daemon import channel
 from webguard.daemon.channel import Channel
 from webguard.daemon.clock import stamp
+from webguard.daemon.settings import Settings
 from webguard.errors import HostError, WebguardError
 from webguard.host import bind_to_parent
 from webguard.model import Action, Container, Event
-from webguard.policy.decide import Policy, decide
+from webguard.policy.decide import decide
 from webguard.ports import Mint
 from webguard.scan.engine import Engine
 
@@ -48,18 +48,6 @@ _COUNT_EVERY = 1.0
 _MINT_TIMEOUT = 5.0
 _TRUSTED_EVERY = 1.0
 _CONTAINERS = 10_000
-
-
-class Settings(BaseModel):
-    """What a worker is told at its start. A new generation means a new worker."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    policy: Policy
-    max_body: int
-    origin_timeout: float
-    probe_cgroup: int
-    log_level: str
 
 
 class Signer:

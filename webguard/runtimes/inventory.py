@@ -39,7 +39,7 @@ class Inventory:
         self._lookup = lookup
         self._own_netns = proc.own_netns()
         self._running: dict[str, Container] = {}  # by full id
-        self._resolved: dict[str, Container] = {}  # since the last refresh began
+        self._resolved: dict[str, Container] = {}  # since the last walk began
         self._listed: dict[str, docker.Listed] = {}
         self._refreshing = asyncio.Lock()
         self.engine_present = False
@@ -87,8 +87,8 @@ class Inventory:
     async def refresh(self) -> None:
         """Look at everything again. Never raises for an engine: see `problem`."""
         async with self._refreshing:
-            self._resolved = {}
             await self._ask_engine()
+            self._resolved = {}
             seen = await asyncio.to_thread(proc.containers, self._root, self._own_netns)
             running = self._merge(seen)
             # What was resolved while we walked may have started behind our back.

@@ -21,11 +21,8 @@ from importlib import resources
 import yara_x
 
 from webguard.errors import ConfigError
-from webguard.model import Detection, ScanResult, Unscanned
+from webguard.model import ENGINE, Detection, ScanResult, Unscanned
 from webguard.scan.decode import Decoded, Limits, decode
-
-ENGINE = "engine"
-"""`Unscanned.where` of our own failure. No other `where` is ever equal to it."""
 
 _NAME = "yara"
 _MAX_DETECTIONS = 32  # in one result; the first already decides

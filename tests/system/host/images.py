@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ _APPLETS = (
     *("sh", "cat", "echo", "env", "false", "id", "kill", "ls", "mkdir", "nc", "rm"),
     *("seq", "sleep", "test", "touch", "true", "wget"),
 )
+_OLD = 7 * 24 * 3600  # seconds
 _PATIENCE = 900  # seconds for debootstrap on a slow mirror
 
 
@@ -48,14 +50,23 @@ def making(name: str) -> Iterator[tuple[Path, Path | None]]:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if kept.exists():
+            os.utime(kept)
             yield kept, None
             return
+        _forget_old(folder, name.partition("-")[0])
         scratch = Path(tempfile.mkdtemp(prefix="making-", dir=folder))
         try:
             yield kept, scratch / name
             (scratch / name).rename(kept)
         finally:
             shutil.rmtree(scratch)
+
+
+def _forget_old(folder: Path, kind: str) -> None:
+    """Remove what went into an earlier recipe, unless a suite may still be using it."""
+    for path in folder.glob(f"{kind}-*"):
+        if time.time() - path.stat().st_mtime > _OLD:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o755) -> None:

@@ -65,13 +65,18 @@ def _tables() -> Iterator[str]:
 
 
 def _links() -> Iterator[str]:
+    """Links, addresses, routes; without what the kernel adds some time after a carrier comes."""
     for link in json.loads(_output("ip", "-json", "address")):
-        yield f"{link['ifname']} {link['flags']} {link['mtu']}"
+        flags = sorted(set(link["flags"]) - {"LOWER_UP", "NO-CARRIER"})
+        yield f"{link['ifname']} {' '.join(flags)} {link['mtu']}"
         for address in link["addr_info"]:
-            yield f"{link['ifname']} {address['local']}/{address['prefixlen']}"
+            if address["scope"] != "link":
+                yield f"{link['ifname']} {address['local']}/{address['prefixlen']}"
     for family in ("-4", "-6"):
         yield from _output("ip", family, "rule").splitlines()
-        yield from _output("ip", family, "route", "show", "table", "all").splitlines()
+        for route in _output("ip", family, "route", "show", "table", "all").splitlines():
+            if "fe80:" not in route and not route.startswith("multicast ff00:"):
+                yield route.replace(" linkdown", "").strip()
 
 
 def _cgroups(root: str, name: str) -> Iterator[str]:

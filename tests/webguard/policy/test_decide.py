@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from webguard.model import Action, Detection, Question, ScanResult, Stage, Unscanned
 from webguard.policy.decide import Policy, decide

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from webguard.errors import ConfigError
 from webguard.policy.yaml import MAX_BYTES, MAX_DEPTH, Value, parse

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
-from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from webguard.errors import HostError
 from webguard.runtimes.docker import Docker, RuntimeEvent, _event

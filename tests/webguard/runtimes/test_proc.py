@@ -4,7 +4,7 @@ import os
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from webguard.runtimes.proc import (
     Place,

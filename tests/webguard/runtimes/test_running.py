@@ -204,6 +204,7 @@ async def test_the_first_process_is_the_oldest_also_of_sub_cgroups(host: Host) -
 
     (found,) = ours(inventory, id_)
     assert (found.pid, found.started) == (first, start_time(first))
+    assert await an_inventory(host).resolve(inode(host.folder(inner)), inner) == found
     assert found.cgroups == (inode(host.folder(group)),)
 
 
@@ -313,9 +314,7 @@ async def test_a_path_that_is_somebody_elses_by_now_is_resolved_to_none(host: Ho
     group = host.group(f"/{an_id()}")
     host.start(group)
 
-    stale = inode(host.folder(group)) + 1
-
-    assert await an_inventory(host).resolve(stale, group) is None
+    assert await an_inventory(host).resolve(inode(host.folder(group)) + 1, group) is None
 
 
 async def test_an_engine_adds_names_and_the_kernel_decides_who_runs(host: Host) -> None:
@@ -350,23 +349,24 @@ async def test_an_engine_adds_names_and_the_kernel_decides_who_runs(host: Host) 
     assert ours(inventory, stopped) == []
 
 
-async def test_a_container_that_starts_while_we_refresh_is_not_lost(host: Host) -> None:
-    id_ = an_id()
-    group = host.group(f"/{id_}")
-    host.start(group)
+async def test_a_container_that_starts_behind_the_walk_is_not_lost(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = host.group(f"/{an_id()}")
+    inventory = an_inventory(host)
+    loop, walk = asyncio.get_running_loop(), proc.containers
 
-    class Slow(FakeEngine):
-        @override
-        async def list_containers(self) -> tuple[Listed, ...] | None:
-            """Let it be resolved in the middle of a refresh."""
-            await inventory.resolve(inode(host.folder(group)), group)
-            return ()
+    def walk_and_then_start(root: Path, own: int) -> tuple[proc.Seen, ...]:
+        seen = walk(root, own)
+        host.start(group)
+        resolving = inventory.resolve(inode(host.folder(group)), group)
+        asyncio.run_coroutine_threadsafe(resolving, loop).result(30)
+        return seen
 
-    inventory = an_inventory(host, Slow())
+    monkeypatch.setattr(proc, "containers", walk_and_then_start)
+    await inventory.refresh()
 
-    await asyncio.gather(inventory.refresh(), inventory.refresh())
-
-    assert len(ours(inventory, id_)) == 1
+    assert inventory.by_cgroup(inode(host.folder(group))) is not None
 
 
 async def test_a_flood_of_sub_cgroups_does_not_hide_the_first_process(host: Host) -> None:
@@ -380,21 +380,6 @@ async def test_a_flood_of_sub_cgroups_does_not_hide_the_first_process(host: Host
 
     assert found is not None
     assert found.pid == pid
-
-
-async def test_two_containers_with_names_alike_are_listed(host: Host) -> None:
-    first = an_id()
-    second = first[:8] + an_id()[8:]
-    for id_ in (first, second):
-        host.start(host.group(f"/{id_}"))
-    inventory = an_inventory(host)
-    await inventory.refresh()
-
-    with pytest.raises(NotFoundError) as caught:
-        inventory.find(first[:8])
-
-    assert first[:12] in str(caught.value)
-    assert second[:12] in str(caught.value)
 
 
 async def test_one_id_below_two_parents_is_one_container(host: Host) -> None:

@@ -8,13 +8,13 @@ from functools import partial
 import brotli  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from webguard.errors import ConfigError
-from webguard.model import Detection, ScanResult
+from webguard.model import ENGINE, Detection, ScanResult
 from webguard.ports import Scan
 from webguard.scan.decode import Limits
-from webguard.scan.engine import ENGINE, Engine, compile_rules, shipped_rules
+from webguard.scan.engine import Engine, compile_rules, shipped_rules
 
 # In two pieces, or virus scanners would take this file for the test file.
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!$H+H*"

@@ -1,0 +1,17 @@
+"""What a worker is told at its start. Apart, so that the daemon need not import mitmproxy."""
+
+from pydantic import BaseModel, ConfigDict
+
+from webguard.policy.decide import Policy
+
+
+class Settings(BaseModel):
+    """What a worker is told at its start. A new generation means a new worker."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy: Policy
+    max_body: int
+    origin_timeout: float
+    probe_cgroup: int
+    log_level: str
