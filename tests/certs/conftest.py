@@ -135,6 +135,15 @@ def bare_tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def victim(tmp_path: Path, roots: bytes) -> Path:
+    """A store of the host that a container wants us to write to."""
+    folder = tmp_path / "victim"
+    folder.mkdir()
+    (folder / "ca-certificates.crt").write_bytes(roots)
+    return folder
+
+
+@pytest.fixture
 def start() -> Iterator[Start]:
     """Start containers; end them, and remove their cgroups, after the test."""
     boxes: list[Box] = []

@@ -80,9 +80,9 @@ def test_a_block_that_is_no_base64_has_no_fingerprint() -> None:
     assert pem.fingerprints(data) == set()
 
 
-def test_sixteen_megabytes_of_beginnings_end() -> None:
+def test_megabytes_of_beginnings_end() -> None:
     """The search is linear: with a backtracking one this test would take days."""
-    begins = b"-----BEGIN CERTIFICATE-----" * ((16 << 20) // 27)
+    begins = b"-----BEGIN CERTIFICATE-----" * ((4 << 20) // 27)
 
     assert list(pem.blocks(begins)) == []
     assert pem.unfinished(begins)

@@ -83,7 +83,11 @@ def _cgroups(root: str, name: str) -> Iterator[str]:
     """Ours, and any that the product may have made; other suites' and daemons' are theirs."""
     for parent, children, _ in os.walk(root):
         if parent == root:
-            children[:] = [each for each in children if each.startswith((name, "webguard"))]
+            children[:] = [
+                each
+                for each in children
+                if each.startswith((name, "webguard")) and not each.startswith("webguard-test")
+            ]
         yield parent
 
 
