@@ -74,7 +74,7 @@ def _play(webguard: Webguard, docker: Docker, container: str) -> None:
 
 
 def _ask(docker: Docker, scheme: str, page: str, *, wants: str) -> None:
-    """Fetch a page in the container and print what it printed; fail unless it is as it should be."""
+    """Fetch a page in the container and print what it printed; fail unless it is right."""
     url = f"{scheme}://{GOOD}/{page}"
     done = docker.command("exec", "shop", _CURL, "-sS", "-m", "15", url, check=False)
     said = (done.out + done.err).strip()
@@ -87,7 +87,9 @@ def _short(event: dict[str, object]) -> str:
     """Return the event without what would fill the screen."""
     container = event["container"]
     assert isinstance(container, dict)
-    kept = {key: event[key] for key in ("kind", "subject", "outcome", "remedy") if key in event}
+    kept: dict[str, object] = {
+        key: event[key] for key in ("kind", "subject", "outcome", "remedy") if key in event
+    }
     verdict = event.get("verdict")
     if isinstance(verdict, dict):
         kept["reason"] = verdict["reason"]
