@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from netiso import kernel_state
 from webguard.daemon.supervisor import Supervisor
 from webguard.errors import HostError
 from webguard.model import Container, Network
@@ -58,6 +59,13 @@ def _packets(supervisor: Supervisor) -> dict[str, int]:
         return {}
 
 
+def _rivals(instance: str) -> tuple[str, ...]:
+    try:
+        return kernel_state.rivals(instance)
+    except (HostError, OSError) as error:
+        return (f"other programs' rules could not be read: {error}",)
+
+
 def containers(supervisor: Supervisor) -> list[dict[str, Any]]:
     """Return every container and whether its web traffic is inspected, and why not."""
     found = sorted(supervisor.interception.inventory.containers, key=lambda each: each.key)
@@ -91,6 +99,7 @@ def not_covered(supervisor: Supervisor) -> list[str]:
         "WebSocket messages, event streams and bodies over web.max_body "
         f"(web.unscanned: {config.web.unscanned})",
     ]
+    found += [f"where another program is first: {each}" for each in _rivals(config.instance)]
     inventory = supervisor.interception.inventory
     if not supervisor.protection.v6:
         found.append("IPv6: this host has no route to test it with")
