@@ -151,7 +151,7 @@ def test_production_gets_every_dependency_and_no_tool() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["requirements.lock", *(f"deploy/setup/{n}.lock" for n in ("runtime", "build", "uv"))],
+    ["requirements.lock", *(f"deploy/setup/{n}.lock" for n in ("runtime", "build", "fetch"))],
 )
 def test_every_pin_has_a_hash(name: str) -> None:
     bare = [

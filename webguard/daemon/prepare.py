@@ -19,12 +19,10 @@ def prepare(paths: Paths) -> None:
     signer = _uid(SIGNER_USER)
     _uid(PROXY_USER)
     try:
-        for folder in (paths.state.parent, paths.run.parent):
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        paths.state.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _folder(paths.state, 0o755, 0)
         _folder(paths.records, 0o700, 0)
         _folder(paths.ca, 0o700, signer)
-        _folder(paths.run, 0o755, 0)
     except OSError as error:
         raise HostError(f"make {error.filename}", error.strerror or str(error), _REMEDY) from error
 

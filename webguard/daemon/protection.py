@@ -1,6 +1,6 @@
 """Whether traffic is inspected at this moment, measured and never assumed.
 
-"Protected" needs three facts, none older than `FRESH` seconds:
+"Protected" needs three facts, none older than two seconds:
 
 - a self-test connection went through the *container* rule to a worker,
 - the kernel still holds exactly the rules that were loaded,
@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 FRESH = 1.5
 """Seconds. Under the two that the promise "no longer said within 2 s" gives us."""
+
+_COUNT_FRESH = 1.9
+"""Seconds. Workers report every second; a probe comes more often."""
 
 
 @dataclass(slots=True)
@@ -39,11 +42,16 @@ class Protection:
             for family in ("IPv4", "IPv6")
             if (family == "IPv4" or self.v6) and at - self.seen.get(family, -FRESH) >= FRESH
         ]
-        silent = self.expected_workers - sum(at - when < FRESH for when in self.reported.values())
-        if silent > 0:
+        if (silent := self.silent(at)) > 0:
             found.append(f"{silent} of {self.expected_workers} workers do not report")
         if self.differences:
             found.extend(f"the kernel's rules differ: {each}" for each in self.differences)
         elif at - self.verified >= FRESH * 2:
             found.append("the kernel's rules were not read back")
         return tuple(found)
+
+    def silent(self, now: float | None = None) -> int:
+        """Return how many workers have not reported lately: they hang, or there are none."""
+        at = time.monotonic() if now is None else now
+        lately = sum(at - when < _COUNT_FRESH for when in self.reported.values())
+        return max(0, self.expected_workers - lately)

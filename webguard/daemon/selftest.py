@@ -8,10 +8,12 @@ a route for IPv6 at all.
 """
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from netiso.redirect import PROBE_ADDRESS
 from webguard import host
@@ -21,56 +23,71 @@ from webguard.host import Child
 
 _V6 = "2001:db8::7767"
 _TIMEOUT = 0.7
+_START = 20.0
 TARGETS = {"IPv4": PROBE_ADDRESS, "IPv6": _V6}
 
 
 class SelfTest:
     """The sentry process and the connections that were seen."""
 
-    def __init__(self, cgroup: Path, port: int) -> None:
-        self._cgroup = cgroup
+    def __init__(self, port: int) -> None:
         self._port = port
         self._pipe: socket.socket | None = None
         self._child: Child | None = None
+        self._asked = 0
         self._seen: set[int] = set()
         self._told = asyncio.Event()
         self._busy = asyncio.Lock()
 
-    async def start(self, *, home: Path, rmdir: list[Path], unlink: list[Path]) -> None:
-        """Start the sentry in its cgroup.
+    def start(self, *, home: Path, lock: int, unlink: list[Path], rmdir: list[Path]) -> None:
+        """Start the sentry: if the daemon dies from now on, it removes `unlink` and `rmdir`.
 
-        The cgroup, `rmdir` and `unlink` are removed by the sentry when the daemon is gone.
+        It inherits `lock`, the descriptor of the instance's lock; `home` is the
+        cgroup that it goes to in the end.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         task = {
-            "cgroup": str(self._cgroup),
             "home": str(home),
-            "rmdir": [str(each) for each in (self._cgroup, *rmdir)],
             "unlink": [str(each) for each in unlink],
+            "rmdir": [str(each) for each in rmdir],
         }
         ours.setblocking(False)
+        self._pipe = ours
+        argv = [sys.executable, "-I", "-S", str(sentry_file.__file__)]
         with theirs:
             self._child = host.spawn(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    str(sentry_file.__file__),
-                    str(theirs.fileno()),
-                    json.dumps(task),
-                ],
+                [*argv, str(theirs.fileno()), json.dumps(task)],
                 name="webguard-sentry",
-                fds=[theirs.fileno()],
+                fds=[theirs.fileno(), lock],
                 remedy="see the log",
             )
-        self._pipe = ours
-        try:
-            async with asyncio.timeout(20):
-                said = await asyncio.get_running_loop().sock_recv(ours, 4096)
-        except TimeoutError:
-            said = b""
-        if not said:
-            raise HostError("start the self-test", "it ended at once", "see the log")
+
+    async def enter(self, cgroup: Path, *, rmdir: list[Path]) -> None:
+        """Let the sentry live in `cgroup`; it removes that and `rmdir` if the daemon dies.
+
+        Raises `HostError`.
+        """
+        folders = [str(each) for each in (cgroup, *rmdir)]
+        async with self._busy:
+            try:
+                said = await self._ask({"enter": str(cgroup), "rmdir": folders}, _START)
+            except (OSError, TimeoutError, ValueError) as error:
+                said = {"ended": f"no answer ({type(error).__name__})"}
+        if not said.get("ready"):
+            raise HostError("start the self-test", str(said["ended"]), "see the log")
+
+    async def _ask(self, question: dict[str, Any], patience: float) -> dict[str, Any]:
+        if self._pipe is None:
+            raise OSError("the self-test does not run")
+        self._asked += 1
+        self._pipe.send(json.dumps({**question, "number": self._asked}).encode())
+        async with asyncio.timeout(patience):
+            while True:
+                answer = await asyncio.get_running_loop().sock_recv(self._pipe, 4096)
+                said: dict[str, Any] = json.loads(answer)
+                # An answer that came too late for its question is no evidence for this one.
+                if said.pop("number") == self._asked:
+                    return said
 
     def seen(self, port: int) -> None:
         """A worker has seen a self-test connection that came from this port."""
@@ -85,14 +102,10 @@ class SelfTest:
         "no route" means that this host cannot send over that family at all.
         """
         async with self._busy:
-            if self._pipe is None:
-                return "the self-test does not run"
+            self._seen.clear()
             question = {"host": TARGETS[family], "port": self._port, "timeout": _TIMEOUT}
-            loop = asyncio.get_running_loop()
             try:
-                self._pipe.send(json.dumps(question).encode())
-                async with asyncio.timeout(_TIMEOUT * 3):
-                    said = json.loads(await loop.sock_recv(self._pipe, 4096))
+                said = await self._ask(question, _TIMEOUT * 3)
             except (OSError, TimeoutError, ValueError) as error:
                 return f"the self-test does not answer ({type(error).__name__})"
             if "unreachable" in said["ended"] or "Cannot assign" in said["ended"]:
@@ -108,8 +121,10 @@ class SelfTest:
             return ""
 
     async def stop(self) -> None:
-        """Let the sentry tidy up and wait until it has."""
+        """Say goodbye to the sentry, which leaves its cgroup, and wait until it is gone."""
         if self._pipe is not None:
+            with contextlib.suppress(OSError):
+                self._pipe.send(b'{"goodbye": true}')
             self._pipe.close()
             self._pipe = None
         if self._child is not None:

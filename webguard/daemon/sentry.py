@@ -4,6 +4,8 @@ It lives in a cgroup of its own which the redirect matches like a container's,
 so what it connects to shows whether the redirect works. It is the one process
 that does not die with the daemon: at the end of its pipe (the daemon stopped,
 crashed or was killed) it removes what the kernel does not remove by itself.
+It is started before any of that is made, so that death during start-up is no
+exception.
 
 Self-contained and standard library only: it is run by path with `-I -S`, is
 root, and must work when everything else is broken.
@@ -55,14 +57,23 @@ def probe(host: str, port: int, timeout: float) -> dict[str, Any]:
         return {"port": local, "ended": ended}
 
 
-def tidy(task: dict[str, Any], home: Path) -> None:
-    """Remove what the daemon leaves: our cgroup, parents it made, its socket. Never fails."""
+def enter(cgroup: str) -> dict[str, Any]:
+    """Live in this cgroup from now on."""
+    try:
+        (Path(cgroup) / "cgroup.procs").write_text("0")
+    except OSError as error:
+        return {"ready": False, "ended": str(error)}
+    return {"ready": True}
+
+
+def tidy(home: str, unlink: list[str], rmdir: list[str]) -> None:
+    """Go home, remove these files and then these folders. Never fails."""
     with contextlib.suppress(OSError):
-        (home / "cgroup.procs").write_text("0")
-    for name in task["unlink"]:
+        (Path(home) / "cgroup.procs").write_text("0")
+    for name in unlink:
         with contextlib.suppress(OSError):
             Path(name).unlink()
-    for name in task["rmdir"]:
+    for name in rmdir:
         for _attempt in range(20):
             try:
                 Path(name).rmdir()
@@ -76,26 +87,46 @@ def tidy(task: dict[str, Any], home: Path) -> None:
                 break
 
 
+def serve(pipe: socket.socket, task: dict[str, Any]) -> bool:
+    """Answer until the pipe ends; return whether the daemon said goodbye first.
+
+    What is to be removed is told before the daemon makes it, where that can be.
+    """
+    while question := pipe.recv(_LONGEST):
+        asked = json.loads(question)
+        if "goodbye" in asked:
+            return True
+        if "enter" in asked:
+            task["rmdir"] = [*asked["rmdir"], *task["rmdir"]]
+            said = enter(asked["enter"])
+        else:
+            said = probe(asked["host"], asked["port"], asked["timeout"])
+        pipe.send(json.dumps({**said, "number": asked["number"]}).encode())
+    return False
+
+
 def main() -> None:
     """Serve questions on the inherited socket until it ends, then tidy up.
 
-    Arguments: the socket's descriptor, and a JSON object with `cgroup` (to live
-    in), `home` (to go to at the end), `rmdir` and `unlink`.
+    Arguments: the socket's descriptor, and a JSON object with `home` (the cgroup
+    to go to at the end), and `unlink` and `rmdir`: what to remove if the daemon
+    dies. After a goodbye the daemon does that itself. Besides the socket we
+    inherit the instance's lock, so that nobody starts before we are done.
     """
     pipe = socket.socket(fileno=int(sys.argv[1]))
     task = json.loads(sys.argv[2])
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -5)  # a late self-test looks like a broken redirect
+    orderly = False
     try:
-        (Path(task["cgroup"]) / "cgroup.procs").write_text("0")
-        pipe.send(b'{"ready": true}')
-        while question := pipe.recv(_LONGEST):
-            asked = json.loads(question)
-            pipe.send(json.dumps(probe(asked["host"], asked["port"], asked["timeout"])).encode())
+        orderly = serve(pipe, task)
     except OSError:
         pass  # the daemon is gone in the middle of a sentence
     finally:
-        tidy(task, Path(task["home"]))
+        if orderly:
+            tidy(task["home"], [], [])
+        else:
+            tidy(task["home"], task["unlink"], task["rmdir"])
 
 
 if __name__ == "__main__":

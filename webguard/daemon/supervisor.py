@@ -11,13 +11,11 @@ owns it, the workers die by their death signal, and the sentry tidies up.
 import asyncio
 import contextlib
 import errno
-import fcntl
 import logging
-import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,17 +23,18 @@ from typing import Any
 
 from certs import publish
 from certs.certificate import OurCertificate, our_certificate
-from netiso.cgroups import OwnCgroup
+from netiso.cgroups import OwnCgroup, find_root
 from webguard.daemon import channel
 from webguard.daemon.children import Inherited, Service, sealed, start_signer
 from webguard.daemon.clock import stamp
 from webguard.daemon.interception import Interception
+from webguard.daemon.lock import only_one
 from webguard.daemon.paths import Paths
 from webguard.daemon.protection import Protection
 from webguard.daemon.selftest import SelfTest
 from webguard.daemon.settings import Settings
 from webguard.daemon.workers import Ports, Worker
-from webguard.errors import HostError, RefusedError
+from webguard.errors import HostError
 from webguard.model import Container, Event, Severity
 from webguard.policy.config import Config
 from webguard.store.lines import Lines
@@ -48,6 +47,7 @@ _SELFTEST_TRIES = 20
 _HUNG = 6.0
 _SIGNER_GRACE = 2.0
 _SETTLE = 5.0
+_SAY_EVERY = 0.1
 _SIGNER_PAUSE = 1.0
 
 
@@ -92,19 +92,32 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stopping.set)
         async with AsyncExitStack() as stack:
-            await self._start(stack)
+            if not await self._started(stack):
+                return
             await stack.enter_async_context(control(self))
             start = await stack.enter_async_context(_crew())
             for worker in self.workers:
                 start(worker.keep())
             start(self._keep_signer())
             start(self._keep_probing())
+            start(self._keep_saying())
             start(self.interception.follow())
             self.tell("daemon.started", subject=self.config.instance)
             await self._settled()
             ready(self)
             await self._stopping.wait()
             self.tell("daemon.stopping", subject=self.config.instance)
+
+    async def _started(self, stack: AsyncExitStack) -> bool:
+        """Start; return False if we were told to stop before that was done."""
+        async with asyncio.TaskGroup() as tasks:
+            starting = tasks.create_task(self._start(stack))
+            stopped = tasks.create_task(self._stopping.wait())
+            await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+            both = starting, stopped
+            for each in both:
+                each.cancel()
+        return not starting.cancelled()
 
     async def _settled(self) -> None:
         """Wait until we are protected or it is clear that something is missing."""
@@ -138,17 +151,24 @@ class Supervisor:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """Bring everything up; what is up is taken down by `stack`, last first."""
-        stack.enter_context(_only_one(self.paths))
+        lock = stack.enter_context(only_one(self.paths))
+        self.selftest = SelfTest(self.config.web.ports[0])
+        stack.push_async_callback(self.selftest.stop)
+        # First of all: from here on there is somebody to tidy up if we are killed.
+        self.selftest.start(
+            home=find_root(),
+            lock=lock,
+            unlink=[self.paths.control, self.paths.lock],
+            rmdir=[self.paths.run],
+        )
         listen = [stack.enter_context(each) for each in bind(self.config.web.listen_port)]
         self.interception = Interception(self.config, self.protection, self._learned)
         stack.callback(self.interception.close)
         self.own_cgroup, removable = self.interception.prepare()
-        stack.callback(self.own_cgroup.remove)
-        self.selftest = SelfTest(self.own_cgroup.path, self.config.web.ports[0])
+        stack.callback(_remove, [self.own_cgroup.path, *removable])
+        # Last in, first out: the sentry leaves the cgroup, then that is removed.
         stack.push_async_callback(self.selftest.stop)
-        await self.selftest.start(
-            home=self.interception.root, rmdir=removable, unlink=[self.paths.control]
-        )
+        await self.selftest.enter(self.own_cgroup.path, rmdir=removable)
         await self._start_signer(stack, listen)
         # Loaded before there is a worker: a second daemon is refused here, and nothing is
         # redirected yet but the self-test.
@@ -222,17 +242,24 @@ class Supervisor:
         while True:
             started = time.monotonic()
             answer = await self._probe_once()
-            self._say_if_changed()
             if not answer:
                 failing_since = None
                 if not self.protection.live:
-                    self.interception.resume(self.own_cgroup)
+                    self._resume()
             else:
                 failing_since = failing_since or started
-                if started - failing_since > _HUNG:
+                # With other rules than ours a probe proves nothing against workers that report.
+                workers = self.protection.silent() or not self.protection.differences
+                if workers and started - failing_since > _HUNG:
                     self._give_up_on_workers(answer)
                     failing_since = None
             await asyncio.sleep(max(0.05, _PROBE_EVERY - (time.monotonic() - started)))
+
+    async def _keep_saying(self) -> None:
+        """Say so when protection comes or goes: facts grow old while a probe waits."""
+        while True:
+            self._say_if_changed()
+            await asyncio.sleep(_SAY_EVERY)
 
     async def _probe_once(self) -> str:
         """Probe both families; return what is wrong with IPv4, "" if nothing."""
@@ -246,10 +273,32 @@ class Supervisor:
         return answer
 
     def _give_up_on_workers(self, answer: str) -> None:
-        self.interception.withdraw(f"the workers do not answer ({answer})")
-        self.interception.begin_selftest(self.own_cgroup)
+        why = f"the workers do not answer ({answer})"
+        if self.protection.live:
+            try:
+                self.interception.withdraw(why)
+                self.interception.begin_selftest(self.own_cgroup)
+            except HostError as error:
+                log.error("%s", error)  # noqa: TRY400 - the message is all there is to know
+            self.tell(
+                "interception.off",
+                severity=Severity.HIGH,
+                subject=self.config.instance,
+                outcome=why,
+                remedy="the workers are restarted; if this repeats, see the log",
+            )
         for worker in self.workers:
             worker.kill()
+
+    def _resume(self) -> None:
+        """Redirect the containers again. What proved the self-test's rule does not prove theirs."""
+        try:
+            self.interception.resume(self.own_cgroup)
+        except HostError as error:
+            log.error("%s", error)  # noqa: TRY400 - the message is all there is to know
+            return
+        self.protection.seen.clear()
+        self.tell("interception.on", subject=self.config.instance)
 
     def _say_if_changed(self) -> None:
         missing = self.protection.missing()
@@ -335,22 +384,11 @@ def bind(port: int) -> list[socket.socket]:
     return sockets
 
 
-@contextlib.contextmanager
-def _only_one(paths: Paths) -> Iterator[None]:
-    """Hold this instance's lock. Raises `RefusedError` when another daemon does."""
-    paths.run.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RefusedError(
-                f"another webguard of the instance {paths.instance} is running"
-                f" (stop it first; it holds {paths.lock})"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
+def _remove(folders: list[Path]) -> None:
+    for each in folders:
+        # Busy: a container has started below it meanwhile, and keeps it.
+        with contextlib.suppress(OSError):
+            each.rmdir()
 
 
 @asynccontextmanager

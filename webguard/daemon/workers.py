@@ -59,11 +59,13 @@ class Worker:
         default_factory=lambda: channel.Count(served=0, direct=0, probes=0, open=0)
     )
     _stopping: bool = False
+    _serves: bool = False
 
     async def start(self) -> None:
         """Start the process and wait until it serves. Raises `HostError` with its reason."""
         self.service = start_worker(self.number, self.inherited, self.signer)
         await self.service.ready()
+        self._serves = True
         for container in self.ports.containers():
             self.learn(container, gone=False)
 
@@ -75,8 +77,11 @@ class Worker:
             )
 
     def kill(self) -> None:
-        """End a process that hangs; `keep` starts its successor."""
-        if self.service is not None:
+        """End a process that hangs; `keep` starts its successor.
+
+        One that is still starting is left alone: on a busy host that takes its time.
+        """
+        if self.service is not None and self._serves:
             self.service.child.signal(signal.SIGKILL)
 
     async def keep(self) -> None:
@@ -87,6 +92,7 @@ class Worker:
             if self.service is not None:
                 await self._listen(self.service)
                 code = await self.service.child.wait()
+                self._serves = False
                 self.service.channel.close()
                 self.service = None
                 self._ended(f"exit code {code}")
