@@ -1,5 +1,5 @@
 # What each target needs it installs first, and says so. PYTHON=/path/to/python3 chooses the
-# interpreter; ARGS="..." is handed on (make run ARGS="--root /tmp/x", make system ARGS="-k curl").
+# interpreter; ARGS="..." is handed on (make run ARGS="--config x.yaml", make system ARGS="-k curl").
 SHELL := /bin/bash
 bin := $(CURDIR)/.venv/bin
 prefix := /opt/webguard
@@ -9,7 +9,7 @@ export PYTHONSAFEPATH := 1
 
 setup: ; deploy/setup/packages test && deploy/setup/dev
 run:
-	deploy/setup/packages run && deploy/setup/users && deploy/setup/place $(prefix)
+	deploy/setup/packages run && deploy/setup/users && deploy/setup/config && deploy/setup/place $(prefix)
 	exec $(prefix)/venv/bin/webguard run $(ARGS)
 demo: setup ; deploy/demo/run $(ARGS)
 test: setup check system

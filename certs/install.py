@@ -96,12 +96,20 @@ class Report:
         return Level.INSTALLED if self.trusted_at is None else Level.TRUSTED
 
 
-def install(container: Container, *, ours: OurCertificate, roots: bytes, state: Path) -> Report:
+def install(
+    container: Container,
+    *,
+    ours: OurCertificate,
+    roots: bytes,
+    state: Path,
+    trusted_at: int | None = None,
+) -> Report:
     """Put our CA in every store of a running container. Safe to repeat.
 
-    `roots` (PEM) go into the bundle of a container that has none. Raises
-    `RefusedError` if the container as a whole cannot be entered; a store that
-    cannot be written is an outcome.
+    `roots` (PEM) go into the bundle of a container that has none. `trusted_at`
+    is `status`'s: a handshake before anything was installed now proves nothing.
+    Raises `RefusedError` if the container as a whole cannot be entered; a store
+    that cannot be written is an outcome.
     """
     facts = _look(container, ours, stores.paths())
     plan = stores.plan(facts, ours, roots.decode("ascii"))
@@ -118,7 +126,7 @@ def install(container: Container, *, ours: OurCertificate, roots: bytes, state: 
     if done:
         records.add(state, container, done)
     found = [Store(path=step.path, outcome=Outcome.ALREADY) for step in settled]
-    return _report(container, plan, [*found, *map(_store, answers)], state, None)
+    return _report(container, plan, [*found, *map(_store, answers)], state, trusted_at)
 
 
 def status(
