@@ -6,25 +6,33 @@ response back only on a verdict that allows it: a bug here, in policy or in the
 record can cost a user a page, but never lets one through unseen.
 
 A body over `web.max_body` is not held whole. Where policy lets unscanned
-content pass, mitmproxy streams it and the hook comes after the fact: all that
-is left is to say so. Where it does not, mitmproxy ends the exchange and
-`addons.failures` answers.
+content pass, mitmproxy streams it, and all that is left is to say so: at its
+head where that is known to be streamed, else at its end, however it ends. Where
+policy does not, mitmproxy ends the exchange and `addons.failures` answers.
 """
 
+import re
+from dataclasses import replace
+
+from mitmproxy import flow as flows
 from mitmproxy import http
 
-from addons.page import refusal
+from addons.engine import PAGE
 from addons.peers import Peers
-from addons.report import answer, http_facts, url_of, web_event
+from addons.report import answer, answered, http_facts, text, unfinished, url_of, web_event
 from webguard.model import ENGINE, Action, Question, ScanResult, Stage, Unscanned
 from webguard.ports import Decide, Record, Scan, Stamp
 
 STREAMED = "larger than web.max_body, or a stream without end"
+PARTIAL = "a part of it only (206 Partial Content)"
 
 # These are answers without end by design: holding them back would hang the client.
-_ENDLESS = ("text/event-stream", "application/grpc")
+_ENDLESS = re.compile(
+    r"\s*(text/event-stream|application/grpc([+-][\w.+-]+)?)\s*(;|$)", re.IGNORECASE
+)
+_WHOLE = re.compile(r"bytes 0-(\d+)/(\d+)")
 
-_NIL = "00000000-0000-0000-0000-000000000000"
+_TOLD = "webguard.streamed"
 
 
 class BodyScan:
@@ -41,32 +49,55 @@ class BodyScan:
         self.stream_endless = False  # policy lets unscanned content pass
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Hook: the response's head has arrived."""
-        if flow.response is None or not self.stream_endless:
+        """Hook: the response's head has arrived.
+
+        What is streamed is judged now, because its end may never come.
+        """
+        if flow.response is None:
             return
-        kind = flow.response.headers.get("content-type", "").strip().lower()
-        if kind.startswith(_ENDLESS):
+        if self.stream_endless and _endless(flow.request, flow.response):
             flow.response.stream = True
+        if not flow.response.stream:
+            return
+        flow.metadata[_TOLD] = True
+        # The refusal first: mitmproxy ends a flow with this error after the hook.
+        flow.error = flows.Error(flows.Error.KILLED_MESSAGE)
+        flow.metadata[PAGE] = unfinished(flow)
+        refused = self._judge(flow, Stage.RESPONSE, _unseen(STREAMED), flow.response)
+        if refused is None:
+            flow.error = None
+            del flow.metadata[PAGE]
+        else:
+            flow.metadata[PAGE] = refused
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Hook: the whole request has arrived, and unless streamed none of it was sent on."""
         if flow.request.raw_content is None:  # streamed, that is: sent on already
-            self._judge(flow, Stage.REQUEST, await self._look_at(flow.request), None)
+            self._judge(flow, Stage.REQUEST, _unseen(STREAMED), None)
             return
-        flow.response = _unfinished(flow)
-        if not flow.request.raw_content:
-            flow.response = None
+        if flow.response is not None:  # refused by an addon before us
             return
-        scan = await self._look_at(flow.request)
+        flow.response = unfinished(flow)
+        # Without a body, too: policy may have a word on the address.
+        scan = await self._look_at(flow.request) if flow.request.raw_content else ScanResult()
         flow.response = self._judge(flow, Stage.REQUEST, scan, None)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Hook: the whole response has arrived, and unless streamed none of it was delivered."""
-        if flow.response is None:
+        if flow.response is None or answered(flow):
             return
-        held, flow.response = flow.response, _unfinished(flow)
+        if flow.response.raw_content is None and _TOLD in flow.metadata:
+            return
+        held, flow.response = flow.response, unfinished(flow)
         refused = self._judge(flow, Stage.RESPONSE, await self._look_at(held), held)
         flow.response = refused or held
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Hook: the exchange broke off. What was streamed up to then has been delivered."""
+        if flow.request.stream and flow.request.timestamp_end is None:
+            self._judge(flow, Stage.REQUEST, _unseen(STREAMED), None)
+        if flow.response is not None and flow.response.stream and _TOLD not in flow.metadata:
+            self._judge(flow, Stage.RESPONSE, _unseen(STREAMED), flow.response)
 
     def _judge(
         self,
@@ -103,20 +134,45 @@ class BodyScan:
         """Scan the body. Whatever goes wrong is a reason, for policy to weigh."""
         content = message.raw_content
         if content is None:  # mitmproxy streamed it past us
-            return ScanResult(unscanned=(Unscanned(where="body", reason=STREAMED),))
+            return _unseen(STREAMED)
         try:
-            return await self._scan(content, message.headers.get("content-encoding", ""))
+            scan = await self._scan(content, _codings(message.headers))
         except Exception as error:  # noqa: BLE001 - any failure at all is "not scanned"
-            reason = f"{type(error).__name__}: {error}"
+            reason = text(f"{type(error).__name__}: {error}", 300)
             return ScanResult(unscanned=(Unscanned(where=ENGINE, reason=reason),))
+        if isinstance(message, http.Response) and _partial(message):
+            # Cut in two, no half of a signature matches.
+            part = Unscanned(where="body", reason=PARTIAL)
+            return replace(scan, unscanned=(*scan.unscanned, part))
+        return scan
 
 
-def _unfinished(flow: http.HTTPFlow) -> http.Response:
-    """Return what is sent when we do not come to a verdict."""
-    return refusal(
-        status=403,
-        url="",
-        reason="inspection did not finish",
-        event_id=_NIL,
-        accept=flow.request.headers.get("accept", ""),
+def _unseen(reason: str) -> ScanResult:
+    return ScanResult(unscanned=(Unscanned(where="body", reason=reason),))
+
+
+def _endless(request: http.Request, response: http.Response) -> bool:
+    """Return whether this answer comes without end: then it has no length, and it has a body."""
+    return (
+        _ENDLESS.match(response.headers.get("content-type", "")) is not None
+        and "content-length" not in response.headers
+        and request.method.upper() != "HEAD"
     )
+
+
+def _partial(response: http.Response) -> bool:
+    if response.status_code != 206:
+        return False
+    whole = _WHOLE.fullmatch(response.headers.get("content-range", "").strip())
+    return whole is None or int(whole[1][:18]) + 1 != int(whole[2][:18])
+
+
+def _codings(headers: http.Headers) -> str:
+    """Return how the body is encoded, outermost last.
+
+    mitmproxy undoes `chunked` only; some clients undo the other transfer codings too.
+    """
+    transfer = headers.get("transfer-encoding", "").split(",")
+    outer = [each for each in transfer if each.strip().lower() not in ("", "chunked", "identity")]
+    inner = headers.get("content-encoding", "")
+    return ",".join([inner, *outer] if inner else outer)

@@ -25,7 +25,7 @@ class Deadlines:
     """Abort connections to servers that stay silent for `silence` seconds."""
 
     def __init__(self, *, silence: float, handler_of: Handlers) -> None:
-        self._silence = silence
+        self.silence = silence
         self._handler_of = handler_of
         self._connecting: dict[Server, asyncio.TimerHandle] = {}
         self._waiting: dict[str, asyncio.TimerHandle] = {}
@@ -35,7 +35,8 @@ class Deadlines:
         task = asyncio.current_task()
         if task is not None:
             loop = asyncio.get_running_loop()
-            self._connecting[data.server] = loop.call_later(CONNECT, task.cancel)
+            timer = loop.call_later(CONNECT, self._unreachable, data.server, task)
+            self._connecting[data.server] = timer
 
     def server_connected(self, data: ServerConnectionHookData) -> None:
         """Hook: the connection is open."""
@@ -48,7 +49,7 @@ class Deadlines:
     def request(self, flow: http.HTTPFlow) -> None:
         """Hook: the request is complete; from now on it is the server's turn."""
         if flow.response is None:
-            self._wait(flow, self._silence)
+            self._wait(flow, self.silence)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Hook: the response is complete."""
@@ -57,6 +58,10 @@ class Deadlines:
     def error(self, flow: http.HTTPFlow) -> None:
         """Hook: the exchange failed."""
         self._stop(self._waiting.pop(flow.id, None))
+
+    def _unreachable(self, server: Server, task: asyncio.Task[object]) -> None:
+        self._connecting.pop(server, None)  # no hook follows if it was still queued
+        task.cancel()
 
     def _wait(self, flow: http.HTTPFlow, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -70,11 +75,11 @@ class Deadlines:
         if handler is None or streamed:
             return
         silent = time.monotonic() - max(handler.last_heard(flow.server_conn), since)
-        if silent < self._silence - 0.05:
-            self._wait(flow, self._silence - silent)
+        if silent < self.silence - 0.05:
+            self._wait(flow, self.silence - silent)
             return
-        flow.metadata[DEADLINE] = self._silence
-        handler.drop_server(flow.server_conn)
+        flow.metadata[DEADLINE] = self.silence
+        handler.drop(flow.server_conn)
 
     @staticmethod
     def _stop(timer: asyncio.TimerHandle | None) -> None:

@@ -8,21 +8,35 @@ change has a test that fails when a bump makes it wrong (tests/addons/test_engin
 - `Handler`: notes when each server was last heard, so that a deadline can tell
   slow from dead.
 - `PagedStream`: mitmproxy answers its own errors with its own page and name.
-  We send the page that an addon left in the flow's metadata instead.
+  We send the page that an addon left in the flow's metadata instead, and note
+  whether it was the client who failed. A page has no body for HEAD.
+- `BoundedServer`, `BoundedClient`: mitmproxy keeps a head without end, and
+  requests sent ahead, in memory without a limit. The latter also takes an
+  interim answer (103 Early Hints) for what it is: mitmproxy takes it for the
+  answer, and the client waits for the real one for ever.
+- `TrailerlessReader`: mitmproxy crashes on trailers after a chunked body, and
+  the client waits for ever. RFC 9110 6.5.1 lets us discard them.
 - `_plain_refusal`: the answer to bytes that are not even a request head.
 """
 
+import re
 import time
 from collections.abc import Generator
 from typing import Any, override
 
+import h11
+from h11._readers import ChunkedReader
+from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.connection import Connection, Server
 from mitmproxy.net.http import http1
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
+    ErrorCode,
+    RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
@@ -32,6 +46,17 @@ from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 
 PAGE = "webguard.page"
 """Key of `flow.metadata`: the response to send when mitmproxy would send its error page."""
+
+BY_CLIENT = "webguard.by_client"
+"""Key of `flow.metadata`: it was the client who broke the exchange off, or the rules."""
+
+# Servers accept heads of 8 to 64 KiB; some cookies and tokens are large.
+LONGEST_HEAD = 256 * 1024
+# Hardly any client sends requests ahead of the answer, and none sends that much.
+LONGEST_AHEAD = 1024 * 1024
+
+# 101 is not interim: it is the last thing that a server says in HTTP.
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
 
 REQUIRED_VERSION = "12.2.3"
 
@@ -66,11 +91,11 @@ class Handler(ProxyConnectionHandler):
         """Return when data last came from `server` (monotonic seconds, 0.0 for never)."""
         return self._heard.get(server, 0.0)
 
-    def drop_server(self, server: Connection) -> None:
-        """End the connection to a server; requests that wait for it fail."""
-        io = self.transports.get(server)
+    def drop(self, end: Connection) -> None:
+        """End the connection to a client or a server; requests that wait for it fail."""
+        io = self.transports.get(end)
         if io is not None and io.handler is not None:
-            io.handler.cancel("deadline")
+            io.handler.cancel("dropped")
 
 
 class PagedStream(http_layers.HttpStream):
@@ -80,6 +105,8 @@ class PagedStream(http_layers.HttpStream):
 
     @override
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, RequestProtocolError) and hasattr(self, "flow"):
+            self.flow.metadata[BY_CLIENT] = True
         yield from self._with_page(super()._handle_event(event))
 
     def _with_page(
@@ -98,7 +125,10 @@ class PagedStream(http_layers.HttpStream):
             ):
                 if isinstance(command.event, ResponseHeaders):
                     # An interim 100 is no answer; what follows it may still be an error.
-                    self._head_sent = command.event.response.status_code >= 200
+                    self._head_sent = command.event.response.status_code != 100
+                elif isinstance(command.event, ResponseData) and self._to_head():
+                    # The client would take it for the beginning of the next answer.
+                    continue
                 elif isinstance(command.event, ResponseProtocolError):
                     yield from self._send_page()
             reply = yield command
@@ -114,11 +144,70 @@ class PagedStream(http_layers.HttpStream):
             return
         self._head_sent = True
         client, number = self.context.client, self.stream_id
-        body = b"" if self.flow.request.method == "HEAD" else page.raw_content or b""
         yield http_layers.SendHttp(ResponseHeaders(number, page), client)
-        yield http_layers.SendHttp(ResponseData(number, body), client)
+        if not self._to_head():
+            yield http_layers.SendHttp(ResponseData(number, page.raw_content or b""), client)
         if client.alpn == b"h2":
             yield http_layers.SendHttp(ResponseEndOfMessage(number), client)
+
+    def _to_head(self) -> bool:
+        return self.flow.request.method.upper() == "HEAD"
+
+
+class BoundedServer(_http1.Http1Server):
+    """mitmproxy's side towards an HTTP/1 client, with bounded memory."""
+
+    @override
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        yield from super().read_headers(event)
+        if self.state == self.read_headers and len(self.buf) > LONGEST_HEAD:
+            yield commands.SendData(self.conn, _plain_refusal(431))
+            yield commands.CloseConnection(self.conn)
+            self.state = self.done
+
+    @override
+    def wait(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if isinstance(event, events.DataReceived) and len(self.buf) > LONGEST_AHEAD:
+            yield commands.CloseConnection(self.conn)
+            flood = RequestProtocolError(
+                self.stream_id,
+                "HTTP/1 protocol error: too much sent ahead",
+                ErrorCode.GENERIC_CLIENT_ERROR,
+            )
+            yield ReceiveHttp(flood)
+            self.state = self.done
+            return
+        yield from super().wait(event)
+
+
+class BoundedClient(_http1.Http1Client):
+    """mitmproxy's side towards an HTTP/1 server, with bounded memory and patience."""
+
+    @override
+    def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
+        while self.request and _INTERIM.match(bytes(self.buf)):
+            if self.buf.maybe_extract_lines() is None:
+                break
+        yield from super().read_headers(event)
+        waiting = self.state == self.read_headers and self.stream_id is not None
+        if waiting and len(self.buf) > LONGEST_HEAD:
+            yield commands.CloseConnection(self.conn)
+            endless = ResponseProtocolError(
+                self.stream_id or 0,
+                f"its answer's head is longer than {LONGEST_HEAD} bytes",
+                ErrorCode.GENERIC_SERVER_ERROR,
+            )
+            yield ReceiveHttp(endless)
+            self.state = self.done
+
+
+class TrailerlessReader(ChunkedReader):
+    """h11's reader of chunked bodies, without what follows the body."""
+
+    @override
+    def __call__(self, buf: ReceiveBuffer) -> h11.Data | h11.EndOfMessage | None:
+        read = super().__call__(buf)
+        return h11.EndOfMessage() if isinstance(read, h11.EndOfMessage) else read
 
 
 def _plain_refusal(status_code: int, message: str = "") -> bytes:
@@ -136,6 +225,9 @@ def _plain_refusal(status_code: int, message: str = "") -> bytes:
 
 
 def install() -> None:
-    """Put our stream and our refusal in the place of mitmproxy's. Safe to call twice."""
+    """Put ours in the place of mitmproxy's. Safe to call twice."""
     http_layers.HttpStream = PagedStream  # type: ignore[misc]
+    http_layers.Http1Server = BoundedServer  # type: ignore[attr-defined]
+    http_layers.Http1Client = BoundedClient  # type: ignore[attr-defined]
+    _http1.ChunkedReader = TrailerlessReader  # type: ignore[attr-defined]
     _http1.make_error_response = _plain_refusal

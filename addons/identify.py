@@ -18,7 +18,7 @@ from webguard.ports import Identify
 HOLD = 0.5
 """Seconds that a connection waits for its container's name."""
 
-# Sub-cgroups and the nameless are remembered too; a container could make many.
+# Sub-cgroups are remembered too; a container could make many.
 _REMEMBERED = 8192
 
 

@@ -44,6 +44,7 @@ code { font-family: ui-monospace, monospace }
 """)
 
 _LEADS = {
+    400: ("Not understood", "Webguard could not understand this request."),
     403: ("Blocked by Webguard", "Webguard did not deliver this content."),
     413: ("Too large", "This is larger than Webguard may pass on without looking at it."),
     502: ("No trustworthy answer", "The server did not give an answer that Webguard can pass on."),

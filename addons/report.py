@@ -1,6 +1,6 @@
 """Turn a flow into an event. Pure but for the stamp it is given.
 
-Everything a client or a server wrote is cut to a bound and made valid text
+Everything a client or a server wrote is cut to a bound and made visible text
 here, so that no later reader (terminal, JSON, database) has to think of it.
 """
 
@@ -14,11 +14,27 @@ from webguard.ports import Stamp
 # RFC 9110 4.1 asks for at least 8,000 octets of URI; longer ones are cut in the record only.
 _LONGEST = 8192
 
+_OURS = "webguard.answer"
+_NIL = "00000000-0000-0000-0000-000000000000"
+
 
 def text(untrusted: str, longest: int = _LONGEST) -> str:
-    """Return `untrusted` as valid, bounded text."""
-    clean = untrusted.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Return `untrusted` bounded, and with everything escaped that a person would not see.
+
+    That is what moves a terminal's cursor, turns the direction of writing, or is
+    no character at all.
+    """
+    clean = untrusted[: longest + 1]
+    if not clean.isprintable():
+        clean = "".join(each if each.isprintable() else _escaped(each) for each in clean)
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte that is not UTF-8 (PEP 383)
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def url_of(flow: http.HTTPFlow) -> str:
@@ -30,13 +46,33 @@ def answer(
     flow: http.HTTPFlow, verdict: Verdict, event_id: str, *, status: int = 403
 ) -> http.Response:
     """Return the refusal that this flow's client will understand."""
-    return refusal(
+    page = refusal(
         status=status,
         url=url_of(flow),
-        reason=verdict.reason,
+        reason=text(verdict.reason),
         event_id=event_id,
         accept=flow.request.headers.get("accept", ""),
     )
+    flow.metadata[_OURS] = page
+    return page
+
+
+def unfinished(flow: http.HTTPFlow) -> http.Response:
+    """Return what is sent when we do not come to a verdict."""
+    page = refusal(
+        status=403,
+        url="",
+        reason="inspection did not finish",
+        event_id=_NIL,
+        accept=flow.request.headers.get("accept", ""),
+    )
+    flow.metadata[_OURS] = page
+    return page
+
+
+def answered(flow: http.HTTPFlow) -> bool:
+    """Return whether the response is a page of ours. No server can forge one."""
+    return flow.response is not None and flow.response is flow.metadata.get(_OURS)
 
 
 def http_facts(flow: http.HTTPFlow, peer: Peer, *, status: int, body: bytes | None) -> Http:
@@ -58,7 +94,7 @@ def web_event(
 ) -> Event:
     """Return the event of a verdict on one exchange."""
     event_id, at = stamp()
-    blocked = verdict.action is Action.BLOCK
+    blocked = verdict.action is not Action.ALLOW
     found = scan is not None and bool(scan.detections)
     unseen = scan is not None and bool(scan.unscanned)
     if blocked:

@@ -6,12 +6,13 @@ through `Mint`, and names what the client asked for.
 
 A server whose certificate cannot be verified gets nothing passed on. So that
 the client can be told why, the connection is given a leaf *for the block page*
-(an hour long, marked as such by the signer), and every request on it is
+(an hour long, and kept apart from the others), and every request on it is
 answered by `addons.failures`; no byte of that server's is ever sent under it.
 """
 
 import ipaddress
 import re
+import shlex
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -39,6 +40,8 @@ _CACHED = 4096  # leaves; a container could ask for any number of names
 _CACHED_SECONDS = 12 * 3600  # well inside a leaf's seven days
 _KEY_SECONDS = 24 * 3600
 _MOST_NAMES = 16  # the signer refuses more
+# No client expects it (RFC 6761 6.4).
+_NOBODY = ("no-name.invalid",)
 
 # What clients say when our CA is not trusted (measured; Node says nothing at all).
 _UNTRUSTED = ("unknown ca", "bad certificate", "certificate unknown")
@@ -74,6 +77,10 @@ class Tls:
         self._leaves: OrderedDict[tuple[tuple[str, ...], bool], _Leaf] = OrderedDict()
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._key_until = time.monotonic() + _KEY_SECONDS
+
+    def trust(self, roots: bytes) -> None:
+        """Verify servers against these roots (PEM) from the next connection on."""
+        self._server = _server_context(roots)
 
     def tls_clienthello(self, data: tls.ClientHelloData) -> None:
         """Hook: look at the server first, unless it could not even be reached."""
@@ -122,9 +129,9 @@ class Tls:
         data.ssl_conn = theirs
 
     def tls_established_client(self, data: tls.TlsData) -> None:
-        """Hook: the client has accepted our leaf."""
+        """Hook: the client has accepted our leaf. One for a block page proves nothing."""
         peer = self._peers.of(data.context.client)
-        if peer.container is not None:
+        if peer.container is not None and not data.context.server.error:
             self._trusted(peer.container)
 
     def tls_failed_client(self, data: tls.TlsData) -> None:
@@ -137,9 +144,9 @@ class Tls:
     def _tell(self, client: connection.Client, kind: str, why: str) -> None:
         peer = self._peers.of(client)
         event_id, at = self._stamp()
-        who = peer.container.name or peer.container.id[:12] if peer.container else "<container>"
+        who = peer.container.name or peer.container.id[:12] if peer.container else "CONTAINER"
         remedies = {
-            "tls.ca_missing": f"webguard cert install {who}",
+            "tls.ca_missing": f"webguard cert install {shlex.quote(text(who, 128))}",
             "tls.no_leaf": "webguard status (is the signer running?)",
         }
         self._record(
@@ -185,9 +192,9 @@ def _names(client: connection.Client, server: connection.Server) -> tuple[str, .
     if client.sni:
         return (client.sni,)
     if server.certificate_list and not server.error:
-        proved = _names_in(server.certificate_list[0])
-        if proved:
-            return proved
+        # Never the address instead: nobody verified that the server may use it, and a client
+        # that asks for an address would trust our leaf where it had refused the server's.
+        return _names_in(server.certificate_list[0]) or _NOBODY
     return (client.sockname[0],)
 
 

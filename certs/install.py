@@ -141,7 +141,7 @@ def status(
     links = [step for step in plan.steps if step.do is Do.LINK]
     files = [step.path for step in plan.steps if step.do is not Do.LINK]
     asked = [_request(step, ours) | {"do": "find link"} for step in links]
-    found = [_store(answer) for answer in _write(container, asked)]
+    found = [_there(_store(answer)) for answer in _write(container, asked)]
     found += [_standing(path, fact) for path, fact in _look(container, ours, files).items()]
     return _report(container, plan, found, state, trusted_at)
 
@@ -204,6 +204,12 @@ def _fact(answer: Entry) -> Fact:
         mounted=answer.get("mounted", ""),
         reason=answer.get("reason", ""),
     )
+
+
+def _there(store: Store) -> Store:
+    """Say of what is found that it is installed: here nothing was asked to be."""
+    found = store.outcome is Outcome.ALREADY
+    return replace(store, outcome=Outcome.INSTALLED) if found else store
 
 
 def _standing(path: str, fact: Fact) -> Store:

@@ -7,6 +7,7 @@ install is reported. Without a record removal still works, by fingerprint.
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,19 @@ def save(state: Path, container: Container, entries: list[Entry]) -> None:
     durable.write(path, json.dumps(record, indent=1).encode(), 0o600)
 
 
-def forget(state: Path, container: Container) -> None:
-    """Drop the record of a container that was deleted."""
-    save(state, container, [])
+def prune(state: Path, deleted: Callable[[str, str], bool]) -> None:
+    """Drop the records of containers that are `deleted` (runtime, full id): their files are gone.
+
+    A record that cannot be read stays: `load` says what to do about it.
+    """
+    for path in state.glob("certs-*.json"):
+        try:
+            record = json.loads(path.read_bytes())
+            gone = deleted(str(record["runtime"]), str(record["id"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if gone:
+            path.unlink(missing_ok=True)
 
 
 def _path(state: Path, container: Container) -> Path:

@@ -8,16 +8,14 @@ is gone cannot spoil the transaction, and a stale id can still be taken out.
 Everything here blocks for milliseconds and belongs to one thread.
 """
 
-import contextlib
-import errno
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 
 from netiso import kernel_state
-from netiso.context import Context
-from netiso.kernel_state import OWNER, PERSIST, TableState
-from netiso.netlink import Kind, attribute, text
+from netiso.isolation import HostNetwork, Interfaces, Isolation
+from netiso.isolation_tables import IsolationTables
+from netiso.kernel_state import OWNER, PERSIST
+from netiso.netlink import BRIDGE, Kind, text
 from netiso.redirect import (
     LIVE,
     SELFTEST,
@@ -28,13 +26,12 @@ from netiso.redirect import (
     render_closed,
     render_web,
 )
+from netiso.tables import Change, TableName, Tables, owned
 from webguard.errors import HostError
 
 type Cgroup = tuple[int, int]
 """Level (depth below the root of the v2 tree) and id (the directory's inode number)."""
 
-# 20 bytes an element, and the length of the attribute around them has 16 bits.
-_ELEMENTS_A_MESSAGE = 500
 _IPV4, _IPV6 = 2, 10  # NFPROTO_IPV4, NFPROTO_IPV6: one byte in the set `live`
 _BOTH_FAMILIES = frozenset({bytes([_IPV4]), bytes([_IPV6])})
 _KERNEL_REMEDY = (
@@ -65,27 +62,16 @@ _FEATURES = {
 }
 
 
-@dataclass(slots=True)
-class _Loaded:
-    """A table as it should be: what was read after loading, and the sets as we filled them."""
-
-    state: TableState
-    sets: dict[str, set[bytes]]
-
-    def wanted(self) -> TableState:
-        ours = {name: frozenset(keys) for name, keys in self.sets.items()}
-        return replace(self.state, sets={**self.state.sets, **ours})
-
-
 def next_generation(instance: str) -> int:
     """Return a generation that no table of the instance has, its own leftovers included."""
     check_instance(instance)
-    found = (generation_of(instance, table.name) for table in kernel_state.read_tables())
+    every = [*kernel_state.read_tables(), *kernel_state.read_tables(BRIDGE)]
+    found = (generation_of(instance, table.name) for table in every)
     return max((each for each in found if each is not None), default=0) + 1
 
 
 class Kernel:
-    """Interception in the network namespace of the thread that makes the object.
+    """Interception and isolation in the network namespace of the thread that makes the object.
 
     Makes no table by itself. Raises `HostError` if the library is missing or
     the kernel cannot do what the tables need; asked by trying, because
@@ -94,13 +80,18 @@ class Kernel:
 
     def __init__(self, redirect: Redirect) -> None:
         self.redirect = redirect
-        self._context = Context()
-        self._adopted: list[str] = []
-        self._loaded: dict[str, _Loaded] = {}
+        self._web = TableName(redirect.web_table)
+        self._closed = TableName(redirect.closed_table)
+        self._adopted: list[TableName] = []
+        self._live = False  # whether the container redirect is to be on, isolation apart
+        self._probes: set[bytes] = set()
+        self._isolated: IsolationTables | None = None
+        self._isolations = redirect.generation
+        self._tables = Tables()
         try:
             self._probe()
         except BaseException:
-            self._context.close()
+            self._tables.close()
             raise
 
     def adopt(self) -> tuple[str, ...]:
@@ -109,10 +100,10 @@ class Kernel:
         They stay as they are, now safe from others, until `discard_adopted`.
         Raises `HostError` when a living process owns one of them.
         """
-        for table in kernel_state.read_tables():
+        for table in (*kernel_state.read_tables(), *kernel_state.read_tables(BRIDGE)):
             generation = generation_of(self.redirect.instance, table.name)
-            ours = table.name in self._loaded or table.name in self._adopted
-            if generation is None or ours:
+            name = TableName(table.name, table.family)
+            if generation is None or name in self._tables.names or name in self._adopted:
                 continue
             if table.flags & OWNER:
                 raise HostError(
@@ -122,21 +113,21 @@ class Kernel:
                     f"stop the webguard of instance {self.redirect.instance} that is running here, "
                     "or give this one another instance name",
                 )
-            self._try(
+            self._tables.send(
                 f"take over table {table.name}",
-                [(Kind.NEW_TABLE, _owned(table.name, table.flags | OWNER))]
+                [(Kind.NEW_TABLE, owned(table.name, table.flags | OWNER), table.family)]
                 if table.flags & PERSIST
                 # Only an orphan that persists can be owned again. Anything else
                 # of our name was made by somebody else, and is in the way.
-                else [(Kind.DELETE_TABLE, text(1, table.name))],
+                else [(Kind.DELETE_TABLE, text(1, table.name), table.family)],
             )
             if table.flags & PERSIST:
-                self._adopted.append(table.name)
-        return tuple(self._adopted)
+                self._adopted.append(name)
+        return tuple(each.name for each in self._adopted)
 
     def discard_adopted(self) -> None:
         """Remove the adopted tables; call it when the new ones are filled."""
-        self._remove(self._adopted)
+        self._tables.remove(self._adopted)
         self._adopted.clear()
 
     def load(self) -> None:
@@ -148,45 +139,43 @@ class Kernel:
         if redirect.closed:
             # Before the redirect: a port that is to be shut unless it is
             # inspected is shut from the first moment.
-            table = _owned(redirect.closed_table, OWNER | PERSIST)
-            self._try(f"make table {redirect.closed_table}", [(Kind.NEW_TABLE, table)])
+            table = owned(redirect.closed_table, OWNER | PERSIST)
+            self._tables.send(f"make table {redirect.closed_table}", [(Kind.NEW_TABLE, table)])
             self.apply(render_closed(redirect))
-            self._remember(redirect.closed_table)
+            self._tables.remember(self._closed)
         self.apply(render_web(redirect))
-        self._remember(redirect.web_table)
+        self._tables.remember(self._web)
 
     def apply(self, commands: str) -> None:
         """Run nft commands over the owning socket, as one transaction. Raises `HostError`."""
-        if refusal := self._context.run(commands):
-            raise HostError("load nft rules", _brief(refusal), "please report this as a bug")
+        self._tables.run(commands)
 
     def add_cgroups(self, entries: Iterable[Cgroup]) -> None:
-        """Intercept these cgroups and all below them; what is there already may be named again."""
-        self._change(Kind.NEW_ELEMENTS, self._by_set(entries))
+        """Intercept these cgroups and all below them; what is there already may be named again.
+
+        Under an isolation that cuts host-network containers, cut them.
+        """
+        self._change(self._by_set(Kind.NEW_ELEMENTS, entries))
 
     def remove_cgroups(self, entries: Iterable[Cgroup]) -> None:
         """Stop intercepting these; what is not there may be named."""
-        self._change(Kind.DELETE_ELEMENTS, self._by_set(entries))
+        self._change(self._by_set(Kind.DELETE_ELEMENTS, entries))
 
     def begin_selftest(self, cgroup: int) -> None:
         """Redirect a level 1 cgroup by the self-test's own rule, whatever the containers' does."""
-        self._change(Kind.NEW_ELEMENTS, {(self.redirect.web_table, SELFTEST): {_key(cgroup)}})
+        self._probes.add(_key(cgroup))
+        self._change([Change(Kind.NEW_ELEMENTS, self._web, SELFTEST, {_key(cgroup)})])
 
     def redirect_containers(self) -> None:
         """Switch the container redirect on, in one transaction.
 
         The self-test's cgroup becomes a container among others: from now on
         its probes prove the containers' rule, because no other takes them.
+        An isolation that withholds interception is not overruled: then this
+        takes effect when it is lifted.
         """
-        web = self._loaded[self.redirect.web_table]
-        probes = set(web.sets[SELFTEST])
-        self._transact(
-            [
-                (Kind.NEW_ELEMENTS, self.redirect.web_table, LIVE, set(_BOTH_FAMILIES)),
-                (Kind.NEW_ELEMENTS, self.redirect.web_table, cgroup_set(1), probes),
-                (Kind.DELETE_ELEMENTS, self.redirect.web_table, SELFTEST, probes),
-            ]
-        )
+        self._change(self._switches(live=True, isolation=self.isolation))
+        self._live = True
 
     def withdraw_containers(self) -> None:
         """Switch the container redirect off, in one transaction.
@@ -194,21 +183,74 @@ class Kernel:
         Connections that were redirected stay so; the closed table, if there is
         one, keeps refusing new ones.
         """
-        web = self._loaded[self.redirect.web_table]
-        families = set(web.sets[LIVE])
-        self._transact([(Kind.DELETE_ELEMENTS, self.redirect.web_table, LIVE, families)])
+        self._change([Change(Kind.DELETE_ELEMENTS, self._web, LIVE, _BOTH_FAMILIES)])
+        self._live = False
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """The isolation that is on, None if there is none."""
+        return self._isolated.isolation if self._isolated else None
+
+    @property
+    def intercepting(self) -> bool:
+        """Whether containers are redirected now: switched on, and not withheld by isolation."""
+        return bool(self._tables.sets(self._web)[LIVE])
+
+    def isolate(self, isolation: Isolation, interfaces: Interfaces) -> None:
+        """Cut the containers off; what is on already is replaced, without a gap.
+
+        One transaction throws the tables' switch and the redirect's own: unless
+        host-network containers stay inspected, interception ends where
+        isolation begins. Connections that were redirected stay so: end them in
+        the proxy. Raises `HostError`; then everything is as it was before.
+        """
+        if self._web not in self._tables.names:
+            raise RuntimeError("isolation was asked for before the tables were loaded")
+        self._isolations += 1
+        new = IsolationTables(
+            self._tables,
+            name=f"{self.redirect.instance}_iso_{self._isolations}",
+            probe=f"{self.redirect.instance}_probe",
+            isolation=isolation,
+            levels=self.redirect.levels,
+        )
+        try:
+            self._tables.change(
+                "isolate the containers",
+                [
+                    *new.switch_on(interfaces, self._cgroups()),
+                    *self._switches(live=self._live, isolation=isolation),
+                ],
+                dropping=self._isolated.names if self._isolated else (),
+            )
+        except BaseException:
+            self._tables.remove(new.names)
+            raise
+        self._isolated = new
+
+    def follow_interfaces(self, interfaces: Interfaces) -> None:
+        """Bring a running isolation up to date with the interfaces there are now."""
+        if self._isolated:
+            self._change(self._isolated.follow(interfaces))
+
+    def lift(self) -> None:
+        """End the isolation and resume interception, in one transaction. Raises `HostError`."""
+        if self._isolated is None:
+            return
+        self._tables.change(
+            "lift the isolation",
+            self._switches(live=self._live, isolation=None),
+            dropping=self._isolated.names,
+        )
+        self._isolated = None
+
+    def gaps(self) -> tuple[str, ...]:
+        """Return what the isolation that is on does not cut; see `IsolationTables.gaps`."""
+        return self._isolated.gaps() if self._isolated else ()
 
     def differences(self) -> tuple[str, ...]:
         """Return a sentence for each way in which the kernel does not hold what was loaded."""
-        said: list[str] = []
-        for name, loaded in self._loaded.items():
-            try:
-                said += kernel_state.differences(loaded.wanted(), kernel_state.read(name))
-            except HostError as error:
-                # Whoever changes tables faster than we can read them must not
-                # pass for a kernel that holds what was loaded.
-                said.append(str(error))
-        return tuple(said)
+        return self._tables.differences()
 
     def packets(self) -> Mapping[str, int]:
         """Return how many packets our counters have seen.
@@ -223,125 +265,100 @@ class Kernel:
         counted = {each: web.packets(each) if web else 0 for each in chains}
         return {**counted, "closed": closed.packets("refused") if closed else 0}
 
+    def cut_packets(self) -> Mapping[str, int]:
+        """Return how many packets the isolation has dropped, by place; empty if there is none.
+
+        Keys: `forward`, `input` and `output` of the host, the same with
+        `bridge_` before it, and `containers` (host-network ones that are cut).
+        """
+        return self._isolated.packets() if self._isolated else {}
+
     def close(self) -> None:
         """Remove every table of ours, those that persist included. May be called again."""
-        if self._context.closed:
+        if self._tables.closed:
             return
+        isolated = self._isolated.names if self._isolated else ()
         try:
             # Our own rules first: while the closed table stands nothing gets past.
-            self._remove([self.redirect.web_table, self.redirect.closed_table, *self._adopted])
+            self._tables.remove([self._web, *isolated, self._closed, *self._adopted])
         finally:
-            self._loaded.clear()
+            self._isolated = None
             self._adopted.clear()
-            self._context.close()
+            self._tables.close()
 
     def _probe(self) -> None:
         table = f"{self.redirect.instance}_probe"
         for feature, (commands, remedy) in _FEATURES.items():
             trial = f"add table inet {table}\n" if "flags" not in commands else ""
             trial += commands.format(table=table)
-            if refusal := self._context.run(trial, rehearse=True):
-                raise HostError(f"probe the kernel for {feature}", _brief(refusal), remedy)
+            if refusal := self._tables.rehearse(trial):
+                raise HostError(f"probe the kernel for {feature}", refusal, remedy)
         if self.redirect.closed:
             try:
-                self._context.transact(
-                    [
-                        (Kind.NEW_TABLE, _owned(table, OWNER | PERSIST)),
-                        (Kind.DELETE_TABLE, text(1, table)),
-                    ]
-                )
-            except OSError as error:
-                raise HostError(
+                self._tables.send(
                     "probe the kernel for the table flag persist",
-                    str(error),
+                    [
+                        (Kind.NEW_TABLE, owned(table, OWNER | PERSIST)),
+                        (Kind.DELETE_TABLE, text(1, table)),
+                    ],
+                )
+            except HostError as error:
+                raise HostError(
+                    error.tried,
+                    error.answer,
                     "use a kernel of version 6.9 or later, or set on_failure: open",
                 ) from error
 
-    def _remember(self, name: str) -> None:
-        state = kernel_state.read(name)
-        if state is None:
-            raise HostError(f"read table {name} back", "it is not there", "start webguard again")
-        sets = {each: set(keys) for each, keys in state.sets.items() if not each.startswith("__")}
-        self._loaded[name] = _Loaded(state, sets)
+    def _switches(self, *, live: bool, isolation: Isolation | None) -> list[Change]:
+        """Return what interception needs to be as it should under this isolation."""
+        new, gone = Kind.NEW_ELEMENTS, Kind.DELETE_ELEMENTS
+        withheld = isolation is not None and isolation.host_network is not HostNetwork.INSPECT
+        on = live and not withheld
+        changes = [Change(new if on else gone, self._web, LIVE, _BOTH_FAMILIES)]
+        if on:
+            changes.append(Change(new, self._web, cgroup_set(1), self._probes))
+        if on or withheld:
+            # With nothing redirected the workers are still tested, by the probe's own rule.
+            changes.append(Change(gone if on else new, self._web, SELFTEST, self._probes))
+        if self.redirect.closed:
+            # Left alone means left alone: their ports must not be shut for not being inspected.
+            left = isolation is not None and isolation.host_network is HostNetwork.LEAVE
+            changes += [
+                Change(gone if left else new, self._closed, name, keys)
+                for name, keys in self._cgroups().items()
+            ]
+        return changes
 
-    def _by_set(self, entries: Iterable[Cgroup]) -> dict[tuple[str, str], set[bytes]]:
+    def _cgroups(self) -> dict[str, set[bytes]]:
+        """Return the containers' cgroups by the name of their set, without the self-test's."""
+        sets = self._tables.sets(self._web)
+        names = [cgroup_set(level) for level in range(1, self.redirect.levels + 1)]
+        return {name: sets[name] - self._probes for name in names}
+
+    def _by_set(self, kind: Kind, entries: Iterable[Cgroup]) -> list[Change]:
         """Sort cgroups by table and set. Raises `ValueError` for a level we do not match."""
-        if not self._loaded:
+        if not self._tables.names:
             raise RuntimeError("cgroups were added before the tables were loaded")
-        wanted: dict[tuple[str, str], set[bytes]] = {}
+        wanted: dict[str, set[bytes]] = {}
         for level, cgroup in entries:
             if not 1 <= level <= self.redirect.levels:
                 raise ValueError(f"level {level} is not within 1..{self.redirect.levels}")
-            for table in self._loaded:
-                wanted.setdefault((table, cgroup_set(level)), set()).add(_key(cgroup))
-        return wanted
+            wanted.setdefault(cgroup_set(level), set()).add(_key(cgroup))
+        isolation = self.isolation
+        left = isolation is not None and isolation.host_network is HostNetwork.LEAVE
+        return [
+            Change(kind, table, name, keys)
+            for table in self._tables.names
+            # Under such an isolation the closed table is empty; `lift` fills it.
+            if not (left and table == self._closed)
+            for name, keys in wanted.items()
+            if name in self._tables.sets(table)
+        ]
 
-    def _change(self, kind: Kind, wanted: Mapping[tuple[str, str], set[bytes]]) -> None:
-        self._transact([(kind, table, name, keys) for (table, name), keys in wanted.items()])
-
-    def _transact(self, changes: Sequence[tuple[Kind, str, str, set[bytes]]]) -> None:
-        """Change sets in one transaction, and the memory of them if it was accepted.
-
-        What is there is not added and what is not there is not removed: the
-        kernel refuses to delete what is missing, and with it the whole
-        transaction. Nobody but us can change these sets, so we know.
-        """
-        requests: list[tuple[Kind, bytes]] = []
-        effective = []
-        for kind, table, name, keys in changes:
-            held = self._loaded[table].sets[name]
-            keys = keys - held if kind is Kind.NEW_ELEMENTS else keys & held
-            effective.append((kind, held, keys))
-            requests += [(kind, body) for body in _element_bodies(table, name, keys)]
-        if not requests:
-            return
-        self._try("change the sets of intercepted cgroups", requests)
-        for kind, held, keys in effective:
-            if kind is Kind.NEW_ELEMENTS:
-                held |= keys
-            else:
-                held -= keys
-
-    def _try(self, deed: str, requests: Sequence[tuple[Kind, bytes]]) -> None:
-        try:
-            self._context.transact(requests)
-        except OSError as error:
-            raise HostError(
-                deed, str(error), "is another program changing our tables? start webguard again"
-            ) from error
-
-    def _remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            # One by one: a table that is gone already must not save the others.
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    self._context.transact([(Kind.DELETE_TABLE, text(1, name))])
-                except OSError as error:
-                    if error.errno != errno.EPERM:  # another owner's is not ours to remove
-                        raise
-
-
-def _owned(name: str, flags: int) -> bytes:
-    return text(1, name) + attribute(2, struct.pack("!I", flags))
+    def _change(self, changes: Iterable[Change]) -> None:
+        self._tables.change("change the sets of intercepted cgroups", changes)
 
 
 def _key(cgroup: int) -> bytes:
     # The kernel compares the id as it is in a register: in the host's byte order.
     return struct.pack("=Q", cgroup)
-
-
-def _element_bodies(table: str, name: str, keys: set[bytes]) -> list[bytes]:
-    ordered = sorted(keys)
-    bodies = []
-    for start in range(0, len(ordered), _ELEMENTS_A_MESSAGE):
-        elements = b"".join(
-            attribute(1, attribute(1, attribute(1, key), nested=True), nested=True)
-            for key in ordered[start : start + _ELEMENTS_A_MESSAGE]
-        )
-        bodies.append(text(1, table) + text(2, name) + attribute(3, elements, nested=True))
-    return bodies
-
-
-def _brief(refusal: str) -> str:
-    """Keep the first line: nft repeats its complaint for every line of the text."""
-    return refusal.splitlines()[0]

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from netiso.netlink import Kind, transact
+from netiso.netlink import Request, transact
 from webguard.errors import HostError
 
 _LIBRARY = "libnftables.so.1"
@@ -88,7 +88,7 @@ class Context:
         said: bytes = library.nft_ctx_get_error_buffer(self._context) or b""
         return said.decode(errors="replace").strip() or "nft refused without saying why"
 
-    def transact(self, requests: Sequence[tuple[Kind, bytes]]) -> None:
+    def transact(self, requests: Sequence[Request]) -> None:
         """Send netlink requests as one transaction of the owner. Raises `OSError`."""
         transact(self._socket, requests)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from netiso.netlink import (
+    BRIDGE,
     INET,
     Kind,
     attributes,
@@ -40,6 +41,12 @@ class Table:
     name: str
     flags: int
     owner: int
+    family: int = INET
+
+    @property
+    def called(self) -> str:
+        """What a sentence calls it: two families may each have a table of one name."""
+        return f"{self.name} (family bridge)" if self.family == BRIDGE else self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,29 +84,35 @@ class TableState:
         return sum(rule.packets for rule in self.rules if rule.chain == chain)
 
 
-def read_tables() -> tuple[Table, ...]:
-    """Return the tables of the inet family in this network namespace. Raises `HostError`."""
-    return tuple(_table(dict(attributes(body))) for body in _dump(Kind.GET_TABLE))
+def read_tables(family: int = INET) -> tuple[Table, ...]:
+    """Return the tables of a family in this network namespace. Raises `HostError`."""
+    found = _dump(Kind.GET_TABLE, family=family)
+    return tuple(_table(dict(attributes(body)), family) for body in found)
 
 
-def read(name: str) -> TableState | None:
-    """Return the state of an inet table, None if it does not exist.
+def read(name: str, family: int = INET) -> TableState | None:
+    """Return the state of a table, None if it does not exist.
 
     Raises `HostError`. Not one moment: a change between the dumps shows as a difference, and the
     next reading has it right.
     """
-    table = next((each for each in read_tables() if each.name == name), None)
+    table = next((each for each in read_tables(family) if each.name == name), None)
     if table is None:
         return None
     try:
-        return TableState(table=table, chains=_chains(name), rules=_rules(name), sets=_sets(name))
+        return TableState(
+            table=table,
+            chains=_chains(name, family),
+            rules=_rules(name, family),
+            sets=_sets(name, family),
+        )
     except FileNotFoundError:  # it went away while we looked
         return None
 
 
 def differences(loaded: TableState, found: TableState | None) -> tuple[str, ...]:
     """Return a sentence for each way in which `found` is not what was loaded."""
-    name = loaded.table.name
+    name = loaded.table.called
     if found is None:
         return (f"table {name} is gone",)
     said = []
@@ -197,16 +210,17 @@ def _dump(kind: Kind, body: bytes = b"", *, family: int = INET) -> list[bytes]:
         ) from error
 
 
-def _table(fields: Mapping[int, bytes]) -> Table:
+def _table(fields: Mapping[int, bytes], family: int) -> Table:
     return Table(
         name=string(fields.get(1, b"")),
         flags=_number(fields.get(2)),
         owner=_number(fields.get(7)),
+        family=family,
     )
 
 
-def _chains(name: str) -> tuple[Chain, ...]:
-    every = (dict(attributes(body)) for body in _dump(Kind.GET_CHAIN))
+def _chains(name: str, family: int) -> tuple[Chain, ...]:
+    every = (dict(attributes(body)) for body in _dump(Kind.GET_CHAIN, family=family))
     return tuple(_chain(fields) for fields in every if string(fields.get(1, b"")) == name)
 
 
@@ -221,9 +235,9 @@ def _chain(fields: Mapping[int, bytes]) -> Chain:
     )
 
 
-def _rules(name: str) -> tuple[Rule, ...]:
+def _rules(name: str, family: int) -> tuple[Rule, ...]:
     rules = []
-    for body in _dump(Kind.GET_RULE, text(1, name)):
+    for body in _dump(Kind.GET_RULE, text(1, name), family=family):
         fields = dict(attributes(body))
         digest, packets = _expressions(fields.get(4, b""))
         rules.append(
@@ -250,17 +264,17 @@ def _expressions(payload: bytes) -> tuple[str, int]:
     return digest.hexdigest(), packets
 
 
-def _sets(name: str) -> dict[str, frozenset[bytes]]:
+def _sets(name: str, family: int) -> dict[str, frozenset[bytes]]:
     found = {}
-    for body in _dump(Kind.GET_SET, text(1, name)):
+    for body in _dump(Kind.GET_SET, text(1, name), family=family):
         each = string(dict(attributes(body)).get(2, b""))
-        found[each] = _elements(name, each)
+        found[each] = _elements(name, each, family)
     return found
 
 
-def _elements(table: str, name: str) -> frozenset[bytes]:
+def _elements(table: str, name: str, family: int) -> frozenset[bytes]:
     keys = set()
-    for body in _dump(Kind.GET_ELEMENTS, text(1, table) + text(2, name)):
+    for body in _dump(Kind.GET_ELEMENTS, text(1, table) + text(2, name), family=family):
         for _, element in attributes(dict(attributes(body)).get(3, b"")):
             key = dict(attributes(element)).get(1, b"")
             keys.add(dict(attributes(key)).get(1, b""))
@@ -268,7 +282,7 @@ def _elements(table: str, name: str) -> frozenset[bytes]:
 
 
 def _chain_differences(loaded: TableState, found: TableState) -> list[str]:
-    name = loaded.table.name
+    name = loaded.table.called
     wanted = {chain.name: chain for chain in loaded.chains}
     there = {chain.name: chain for chain in found.chains}
     said = [

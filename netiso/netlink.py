@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from enum import IntEnum
 
 INET = 1  # NFPROTO_INET
+BRIDGE = 7  # NFPROTO_BRIDGE
 TABLES_GROUP = 7  # NFNLGRP_NFTABLES
 
 _NETLINK_NETFILTER = 12
@@ -35,6 +36,9 @@ _DUMP_TRIES = 20
 
 type Message = tuple[int, int, bytes]
 """Message type within nf_tables, sender's port id, attributes."""
+
+type Request = tuple["Kind", bytes] | tuple["Kind", bytes, int]
+"""What to do, attributes, and the table's family if that is not inet."""
 
 
 class Kind(IntEnum):
@@ -80,7 +84,7 @@ def string(payload: bytes) -> str:
     return payload.rstrip(b"\0").decode(errors="replace")
 
 
-def transact(sock: socket.socket, requests: Sequence[tuple[Kind, bytes]]) -> None:
+def transact(sock: socket.socket, requests: Sequence[Request]) -> None:
     """Send `requests` over `sock` as one transaction: all of them happen, or none.
 
     Raises `OSError` with the kernel's first refusal. The socket's blocking
@@ -88,9 +92,10 @@ def transact(sock: socket.socket, requests: Sequence[tuple[Kind, bytes]]) -> Non
     """
     _discard(sock)
     frames = [_frame(_BATCH_BEGIN, _REQUEST, 0, 0, _NFTABLES)]
-    for number, (kind, body) in enumerate(requests, 1):
+    for number, (kind, body, *named) in enumerate(requests, 1):
         flags = _REQUEST | _ACK | (_CREATE if kind in _CREATING else 0)
-        frames.append(_frame(_NFTABLES << 8 | kind, flags, number, INET, 0, body))
+        family = named[0] if named else INET
+        frames.append(_frame(_NFTABLES << 8 | kind, flags, number, family, 0, body))
     frames.append(_frame(_BATCH_END, _REQUEST, len(requests) + 1, 0, _NFTABLES))
     sock.send(b"".join(frames))
     waiting = set(range(1, len(requests) + 1))
@@ -112,13 +117,36 @@ def dump(kind: Kind, body: bytes = b"", *, family: int = INET) -> list[bytes]:
 
     Raises `OSError`: ENOENT when the table that `body` names does not exist.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
+    asked = _FAMILY.pack(family, 0, 0) + body
+    found = dump_whole(_NETLINK_NETFILTER, _NFTABLES << 8 | kind, asked)
+    return [each[_FAMILY.size :] for each in found]
+
+
+def dump_whole(protocol: int, kind: int, payload: bytes) -> list[bytes]:
+    """Return every object of a kind, fixed header included, all from one moment.
+
+    For any netlink protocol. Raises `OSError`.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
         sock.bind((0, 0))
         for attempt in range(_DUMP_TRIES):
-            sock.send(_frame(_NFTABLES << 8 | kind, _REQUEST | _DUMP, attempt, family, 0, body))
+            sock.send(_message(kind, _REQUEST | _DUMP, attempt, payload))
             if (found := _collect(sock, attempt)) is not None:
                 return found
     raise OSError(errno.EINTR, "the tables change faster than they can be read")
+
+
+def ask(protocol: int, kind: int, payload: bytes) -> bytes:
+    """Return the one object that a question is about, fixed header included. Raises `OSError`."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as sock:
+        sock.bind((0, 0))
+        sock.send(_message(kind, _REQUEST, 1, payload))
+        for said, _flags, _sequence, _sender, body in _receive(sock):
+            if said == _ERROR:
+                code = -struct.unpack_from("=i", body)[0]
+                raise OSError(code, os.strerror(code))
+            return body
+    raise OSError(errno.ENODATA, "the kernel answered with nothing")
 
 
 def subscribe() -> socket.socket:
@@ -157,13 +185,16 @@ def _collect(sock: socket.socket, wanted: int) -> list[bytes] | None:
                 if code and -code != errno.EINTR:
                     raise OSError(-code, os.strerror(-code))
                 return None if interrupted or code else found
-            found.append(body[_FAMILY.size :])
+            found.append(body)
 
 
 def _frame(
     kind: int, flags: int, sequence: int, family: int, resource: int, body: bytes = b""
 ) -> bytes:
-    payload = _FAMILY.pack(family, 0, socket.htons(resource)) + body
+    return _message(kind, flags, sequence, _FAMILY.pack(family, 0, socket.htons(resource)) + body)
+
+
+def _message(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(payload), kind, flags, sequence, 0) + payload
 
 

@@ -91,7 +91,7 @@ def check_instance(instance: str) -> None:
 
 def generation_of(instance: str, table: str) -> int | None:
     """Return which generation of `instance` a table belongs to, None if it is not its table."""
-    match = re.fullmatch(rf"{re.escape(instance)}_(?:web|closed)_([0-9]{{1,10}})", table)
+    match = re.fullmatch(rf"{re.escape(instance)}_(?:web|closed|iso)_([0-9]{{1,10}})", table)
     return int(match[1]) if match else None
 
 

@@ -74,6 +74,9 @@ class Child:
 
     async def wait(self) -> int:
         """Return the exit code (negative: the signal) once the process has ended."""
+        # `signal` finds out too that it has ended, and then there is no such process any more.
+        if (code := self._process.poll()) is not None:
+            return code
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         pidfd = os.pidfd_open(self.pid)

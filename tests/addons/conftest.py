@@ -1,6 +1,6 @@
 """Builders for the addons' tests: flows, fakes of the ports, one addon at a time."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -10,6 +10,9 @@ from mitmproxy import http
 from mitmproxy.test import tflow
 
 from addons.peers import Peer, Peers
+from certs.authority import Authority
+from tests.addons.rig import Rig, running
+from tests.system.host import pki
 from webguard.model import Action, Container, Event, Network, Question, ScanResult, Verdict
 from webguard.policy.decide import Policy, decide
 
@@ -91,3 +94,35 @@ def fixed_scan() -> Callable[[ScanResult | Exception], Any]:
         return answer
 
     return lambda answer: partial(scan, answer)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.ensure(tmp_path_factory.mktemp("ca") / "ca")
+
+
+@pytest.fixture(scope="session")
+def origins() -> pki.Identity:
+    """The CA of the origins, which the host trusts."""
+    return pki.authority("Test Origin CA")
+
+
+@pytest.fixture
+async def rig(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority, origins: pki.Identity
+) -> AsyncIterator[Rig]:
+    """The proxy with a policy that lets unscanned content pass, and small limits."""
+    async with running(monkeypatch, authority, origins, max_body=4096) as running_rig:
+        yield running_rig
+
+
+@pytest.fixture
+async def strict_rig(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority, origins: pki.Identity
+) -> AsyncIterator[Rig]:
+    """The proxy with a policy that refuses unscanned content, and small limits."""
+    policy = Policy(unscanned=Action.BLOCK, on_failure="closed")
+    async with running(
+        monkeypatch, authority, origins, policy=policy, max_body=4096
+    ) as running_rig:
+        yield running_rig

@@ -4,11 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mitmproxy import flow as flows
 from mitmproxy import http
-from mitmproxy.proxy.layers.http._hooks import HttpRequestHook, HttpResponseHook
+from mitmproxy.proxy.layers.http._hooks import (
+    HttpRequestHook,
+    HttpResponseHeadersHook,
+    HttpResponseHook,
+)
 from mitmproxy.test import taddons
 
-from addons.bodyscan import BodyScan
+from addons.bodyscan import PARTIAL, BodyScan
+from addons.engine import PAGE
 from webguard.model import Action, Detection, Question, ScanResult, Stage, Unscanned, Verdict
 from webguard.policy.decide import Policy
 
@@ -106,6 +112,23 @@ async def test_a_clean_request_goes_on(
     assert world.recorded == []
 
 
+@pytest.mark.parametrize("body", [b"", b"upload"], ids=["no body", "a clean body"])
+@pytest.mark.parametrize("action", [Action.BLOCK, Action.HOLD])
+async def test_policy_is_asked_before_anything_is_sent_on(
+    world: Any, a_flow: Build, fixed_scan: FixedScan, body: bytes, action: Action
+) -> None:
+    def refuse(question: Question) -> Verdict:
+        return Verdict(action=action, reason="the address is in a list", rule="list")
+
+    flow = a_flow(request=body)
+    ports = {**world.ports(), "decide": refuse}
+    await BodyScan(scan=fixed_scan(CLEAN), **ports).request(flow)
+    assert status(flow) == 403
+    assert [(each.kind, each.outcome) for each in world.recorded] == [
+        ("web.blocked", "not delivered")
+    ]
+
+
 async def test_a_streamed_body_is_not_called_clean(
     world: Any, a_flow: Build, fixed_scan: FixedScan
 ) -> None:
@@ -165,7 +188,136 @@ def test_only_streams_without_end_are_let_through_while_they_come(
     flow = a_flow(b"body")
     assert flow.response is not None
     flow.response.headers["content-type"] = kind
+    del flow.response.headers["content-length"]
 
     addon.responseheaders(flow)
 
+    assert bool(flow.response.stream) is streamed
+
+
+def streaming(flow: http.HTTPFlow) -> http.HTTPFlow:
+    assert flow.response is not None
+    flow.response.stream = True
+    flow.response.raw_content = None
+    return flow
+
+
+async def test_what_is_streamed_is_told_once(
+    world: Any, a_flow: Build, fixed_scan: FixedScan
+) -> None:
+    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **world.ports()), streaming(a_flow(b""))
+    addon.responseheaders(flow)
+    await addon.response(flow)
+    addon.error(flow)
+    assert [each.kind for each in world.recorded] == ["web.unscanned"]
+    assert flow.error is None
+    assert PAGE not in flow.metadata
+
+
+def test_a_stream_that_policy_refuses_is_ended_with_a_page(
+    closed_world: Any, a_flow: Build, fixed_scan: FixedScan
+) -> None:
+    flow = streaming(a_flow(b""))
+    BodyScan(scan=fixed_scan(CLEAN), **closed_world.ports()).responseheaders(flow)
+    assert flow.error is not None
+    assert flow.error.msg == flows.Error.KILLED_MESSAGE
+    (event,) = closed_world.recorded
+    assert flow.metadata[PAGE].headers["x-webguard-event"] == event.id
+
+
+async def test_a_bug_in_policy_ends_a_stream(
+    world: Any, a_flow: Build, fixed_scan: FixedScan
+) -> None:
+    def broken(question: Question) -> Verdict:
+        raise ZeroDivisionError
+
+    addon = BodyScan(scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
+    flow = streaming(a_flow(b""))
+    with taddons.context(addon) as context:
+        await context.master.addons.trigger_event(HttpResponseHeadersHook(flow))
+    assert flow.error is not None
+    assert flow.metadata[PAGE].status_code == 403
+
+
+@pytest.mark.parametrize(("ended", "told"), [(None, 1), (1.0, 0)], ids=["broken off", "whole"])
+def test_an_upload_that_broke_off_while_streamed_is_told(
+    world: Any, a_flow: Build, fixed_scan: FixedScan, ended: float | None, told: int
+) -> None:
+    flow = a_flow()
+    flow.request.stream, flow.request.timestamp_end = True, ended
+    BodyScan(scan=fixed_scan(CLEAN), **world.ports()).error(flow)
+    assert len(world.recorded) == told
+
+
+@pytest.mark.parametrize(
+    ("headers", "whole"),
+    [
+        pytest.param({}, False, id="without a range"),
+        pytest.param({"content-range": "bytes 0-3/4"}, True, id="all of it"),
+        pytest.param({"content-range": "bytes 0-3/5"}, False, id="the beginning"),
+        pytest.param({"content-range": "bytes 1-3/4"}, False, id="the end"),
+        pytest.param({"content-range": "bytes 0-3/*"}, False, id="of nobody knows how much"),
+        pytest.param({"content-range": "bytes 0-" + "9" * 99 + "/1"}, False, id="nonsense"),
+    ],
+)
+async def test_a_part_is_not_called_clean(
+    world: Any, a_flow: Build, fixed_scan: FixedScan, headers: dict[str, str], whole: bool
+) -> None:
+    flow = a_flow(b"body")
+    flow.response = http.Response.make(206, b"body", headers)
+    await BodyScan(scan=fixed_scan(CLEAN), **world.ports()).response(flow)
+    (event,) = world.recorded
+    assert event.kind == ("web.passed" if whole else "web.unscanned")
+    assert whole or PARTIAL in event.verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("headers", "scanned_as"),
+    [
+        pytest.param({}, "", id="none"),
+        pytest.param({"content-encoding": "gzip"}, "gzip", id="content"),
+        pytest.param({"transfer-encoding": "chunked"}, "", id="chunked, which is undone"),
+        pytest.param({"transfer-encoding": "gzip, chunked"}, "gzip", id="transfer"),
+        pytest.param({"content-encoding": "br", "transfer-encoding": "gzip"}, "br,gzip", id="both"),
+    ],
+)
+async def test_a_body_is_scanned_as_any_client_may_decode_it(
+    world: Any, a_flow: Build, headers: dict[str, str], scanned_as: str
+) -> None:
+    seen = []
+
+    async def scan(body: bytes, encoding: str) -> ScanResult:
+        seen.append(encoding.replace(" ", ""))
+        return CLEAN
+
+    flow = a_flow(b"body")
+    flow.response = http.Response.make(200, b"body", headers)
+    await BodyScan(scan=scan, **world.ports()).response(flow)
+    assert seen == [scanned_as]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "streamed"),
+    [
+        pytest.param("GET", {}, True, id="without a length"),
+        pytest.param("GET", {"content-length": "4"}, False, id="with a length"),
+        pytest.param("HEAD", {}, False, id="no body at all"),
+    ],
+)
+def test_an_answer_with_an_end_is_not_without_end(
+    world: Any,
+    a_flow: Build,
+    fixed_scan: FixedScan,
+    method: str,
+    headers: dict[str, str],
+    streamed: bool,
+) -> None:
+    addon = BodyScan(scan=fixed_scan(CLEAN), **world.ports())
+    addon.stream_endless = True
+    flow = a_flow()
+    flow.request.method = method
+    flow.response = http.Response.make(200, headers={"content-type": "text/event-stream"})
+    del flow.response.headers["content-length"]
+    flow.response.headers.update(headers)
+    addon.responseheaders(flow)
     assert bool(flow.response.stream) is streamed

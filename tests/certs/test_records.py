@@ -34,14 +34,28 @@ def test_a_later_entry_of_the_same_file_and_ca_replaces_the_earlier(tmp_path: Pa
     assert records.load(state, ONE) == [entry("/b"), entry("/a", at=2), entry("/a", ca="bb")]
 
 
-def test_a_forgotten_container_leaves_no_file(tmp_path: Path) -> None:
+def test_with_nothing_to_remember_there_is_no_file(tmp_path: Path) -> None:
     state = tmp_path / "state"
     records.add(state, ONE, [entry("/a")])
 
-    records.forget(state, ONE)
-    records.forget(state, ONE)
+    records.save(state, ONE, [])
+    records.save(state, ONE, [])
 
     assert list(state.iterdir()) == []
+
+
+def test_the_record_of_a_deleted_container_goes_and_others_stay(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    records.prune(state, lambda *_: True)  # before there was any
+    for each in (ONE, TWO):
+        records.add(state, each, [entry("/a")])
+    (state / "certs-damaged.json").write_text("{")
+
+    records.prune(state, lambda runtime, id_: (runtime, id_) == (ONE.runtime, ONE.id))
+
+    assert records.load(state, ONE) == []
+    assert records.load(state, TWO) == [entry("/a")]
+    assert (state / "certs-damaged.json").exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"entries"'])

@@ -19,6 +19,7 @@ from netiso.apply import Kernel
 from netiso.cgroups import find_root
 from netiso.context import Context
 from netiso.redirect import Redirect
+from tests.netiso.yard import Yard
 
 PROXY_PORT = 13128
 ORIGIN_V4, ORIGIN_V6 = "10.231.0.2", "fd31::2"
@@ -297,6 +298,42 @@ def nft() -> Iterator[Callable[[str], str]]:
     yield run
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def yard(host: Host) -> Yard:
+    """Two bridges; `a` and `b` on the first, by an odd name and a usual one; `c` on the second."""
+    for name, value in (
+        ("ipv4/ip_forward", "1"),
+        ("ipv6/conf/all/forwarding", "1"),
+        ("ipv6/conf/default/accept_dad", "0"),
+    ):
+        Path(f"/proc/sys/net/{name}").write_text(value)
+    # Nothing is forwarded out of an interface whose own address is still tentative.
+    _ip("-6 address flush dev veth0 scope link")
+    _ip("address add fe80::1/64 dev veth0 nodad")
+    outside = ["nsenter", "--net", "--target", str(host.origin_pid)]
+    _ip("route add 10.232.0.0/16 via 10.231.0.1", *outside)
+    _ip("route add fd32::/32 via fd31::1", *outside)
+    yard = Yard(host)
+    yard.bridge("docker0", 1)
+    yard.bridge("office", 2)
+    yard.container("a", "docker0", "p-odd", 1)
+    yard.container("b", "docker0", "veth1a2b3c4", 1)
+    yard.container("c", "office", "vethc", 2)
+    for family in ("v4", "v6"):
+        yard.addresses["host", family] = host.own[family]
+        yard.addresses["outside", family] = host.origin[family]
+    return yard
+
+
+@pytest.fixture
+def kernel(host: Host) -> Kernel:
+    """Interception, loaded and on."""
+    kernel = host.kernel()
+    kernel.load()
+    kernel.redirect_containers()
+    return kernel
 
 
 def _ip(arguments: str, *prefix: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from webguard.cli import cert, containers, purge, run, show, status
+from webguard.cli import cert, containers, doctor, purge, run, show, status
 from webguard.cli.context import Context
 from webguard.daemon.paths import Paths
 from webguard.errors import WebguardError
@@ -23,6 +23,7 @@ app = typer.Typer(
 Examples:
   webguard run                    protect in the foreground until Ctrl-C
   webguard status                 what is protected, what is not, and why
+  webguard doctor                 what this host lacks, and how to mend it
   webguard containers             every container, and whether it is inspected
   webguard cert install shop      make a container trust the inspection CA
   webguard purge                  remove everything that webguard keeps
@@ -35,6 +36,7 @@ done, 5 the daemon does not answer, 6 done but a restart is needed, 77 not allow
 app.add_typer(cert.app, name="cert")
 app.command("run")(run.run)
 app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 app.command("containers")(containers.containers)
 app.command("purge")(purge.purge)
 

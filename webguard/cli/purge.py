@@ -70,16 +70,27 @@ def purge(
     show.line("webguard is gone from this host.")
 
 
+def left_behind(paths: Paths) -> list[str]:
+    """Return what webguard keeps on this host, in words: what `purge` would remove."""
+    return [what for what, _ in _steps(paths, packages=True)]
+
+
 def _steps(paths: Paths, *, packages: bool) -> Iterator[Step]:
     """Yield what there is to remove, and how."""
     from certs import publish  # heavy: not for every command
 
     if publish.place(paths.root).exists():
-        yield str(publish.place(paths.root)), lambda: publish.withdraw(paths.root)
+        what = f"{publish.place(paths.root)} (the CA's public certificate)"
+        yield what, lambda: publish.withdraw(paths.root)
     installed = _installed(paths) if packages else ()
-    for folder in (paths.state, paths.run, paths.config.parent):
+    folders = {
+        paths.state: "the CA's key, and records of what was written into containers",
+        paths.run: "a killed daemon's",
+        paths.config.parent: "settings",
+    }
+    for folder, what in folders.items():
         if folder.is_dir() and not folder.is_symlink():
-            yield str(folder), lambda gone=folder: shutil.rmtree(gone)  # type: ignore[misc]
+            yield f"{folder} ({what})", lambda gone=folder: shutil.rmtree(gone)  # type: ignore[misc]
     if paths == Paths():  # users, packages and programs are no other root's or instance's
         yield from _machine(installed)
 
@@ -88,13 +99,14 @@ def _machine(installed: tuple[str, ...]) -> Iterator[Step]:
     """Yield what setup put on the machine."""
     for user in (PROXY_USER, SIGNER_USER):
         if _known("passwd", user):
-            yield f"user {user}", lambda name=user: _run("userdel", name)  # type: ignore[misc]
+            # By force: a container may run with the same number, which is no use of our user.
+            yield f"user {user}", lambda name=user: _run("userdel", "--force", name)  # type: ignore[misc]
     if _known("group", OPERATORS):
         yield f"group {OPERATORS}", lambda: _run("groupdel", OPERATORS)
     if installed:
         yield f"packages {' '.join(installed)}", lambda: _remove_packages(installed)
     if _PLACE.is_dir():
-        yield str(_PLACE), lambda: shutil.rmtree(_PLACE)
+        yield f"{_PLACE} (the program)", lambda: shutil.rmtree(_PLACE)
 
 
 def _attempt(step: Step) -> str:

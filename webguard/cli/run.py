@@ -10,6 +10,7 @@ import typer
 
 from webguard.cli import show
 from webguard.cli.context import context_of
+from webguard.cli.purge import left_behind
 from webguard.cli.status import summary
 from webguard.daemon.paths import Paths
 from webguard.errors import PermissionDeniedError
@@ -52,10 +53,6 @@ def _say_ready(status: dict[str, Any]) -> None:
 
 
 def _say_left_behind(paths: Paths) -> None:
-    sys.stderr.write(
-        "webguard has stopped. What stays, until `webguard purge`:\n"
-        f"  the CA and the records of what was written into containers: {paths.state}\n"
-        "  the CA's public certificate in the host's certificate folder\n"
-        "  the service users webguard-proxy and webguard-signer, the group webguard\n"
-        "  Debian packages that setup installed\n"
-    )
+    sys.stderr.write("webguard has stopped. What stays, until `webguard purge`:\n")
+    for each in left_behind(paths):
+        sys.stderr.write(f"  {each}\n")

@@ -4,11 +4,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from certs import install, publish
+from certs import install, publish, records
 from certs.install import Report
 from webguard.daemon.supervisor import Supervisor
 from webguard.errors import NotFoundError, WebguardError
 from webguard.model import Container
+
+# Two operators at one container would each write a record without the other's entries.
+_ONE_AT_A_TIME = asyncio.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,15 @@ async def do(
     One that cannot be done does not keep the others from it: each has its own
     result, with `error` and `exit_code` where it was refused.
     """
+    async with _ONE_AT_A_TIME:
+        return await _do(supervisor, deed, queries, everything=everything)
+
+
+async def _do(
+    supervisor: Supervisor, deed: str, queries: tuple[str, ...], *, everything: bool
+) -> dict[str, Any]:
+    deleted = supervisor.interception.inventory.is_deleted
+    await asyncio.to_thread(records.prune, supervisor.paths.records, deleted)
     targets = [_find(supervisor, query) for query in queries]
     if everything:
         running = supervisor.interception.inventory.containers
@@ -58,6 +70,7 @@ async def _one(supervisor: Supervisor, deed: str, target: _Target) -> dict[str, 
         return _result(target, None)
     container = target.container
     state = supervisor.paths.records
+    trusted_at = supervisor.trusted.get(container.key)
     try:
         match deed:
             case "install":
@@ -70,9 +83,8 @@ async def _one(supervisor: Supervisor, deed: str, target: _Target) -> dict[str, 
                     ours=supervisor.authority,
                     roots=roots,
                     state=state,
+                    trusted_at=trusted_at,
                 )
-                # What was seen before the installation proves nothing about it.
-                supervisor.trusted.pop(container.key, None)
             case "remove":
                 report = await asyncio.to_thread(
                     install.remove, container, ours=supervisor.authority, state=state
@@ -84,7 +96,7 @@ async def _one(supervisor: Supervisor, deed: str, target: _Target) -> dict[str, 
                     container,
                     ours=supervisor.authority,
                     state=state,
-                    trusted_at=supervisor.trusted.get(container.key),
+                    trusted_at=trusted_at,
                 )
     except WebguardError as error:
         return _result(_Target(target.query, container, str(error), error.exit_code), None)

@@ -10,6 +10,7 @@ is bounded and validated here, and nothing of it is ever a path or a command.
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -38,6 +39,28 @@ class Failed(_Message):
 
     type: Literal["failed"] = "failed"
     message: str = Field(max_length=4000)
+
+
+class Configure(_Message):
+    """Daemon to worker, with three descriptors (settings, rules, roots): work by these from now."""
+
+    type: Literal["configure"] = "configure"
+    generation: int
+
+
+class Applied(_Message):
+    """Worker to daemon: every request from now on is judged by this generation."""
+
+    type: Literal["applied"] = "applied"
+    generation: int
+    problem: str = Field(default="", max_length=4000)
+
+
+class Drain(_Message):
+    """Daemon to worker: accept nothing more, finish what is open, and end."""
+
+    type: Literal["drain"] = "drain"
+    seconds: float
 
 
 class Known(_Message):
@@ -124,9 +147,14 @@ class Minted(_Message):
     refused: str = ""
 
 
+_MOST_DESCRIPTORS = 8
+
 type Message = (
     Ready
     | Failed
+    | Configure
+    | Applied
+    | Drain
     | Known
     | Resolve
     | Resolved
@@ -149,19 +177,43 @@ class Channel:
         end.setblocking(False)
         self._socket = end
 
-    def send(self, message: Message) -> bool:
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send at once, or return False: the other side does not read, or is gone.
 
         Never blocks: a full pipe must not stop the loop that serves traffic.
+        `descriptors` go with the message; the receiver gets copies.
         """
         data = _MESSAGES.dump_json(message)
         if len(data) > LARGEST:
             return False
         try:
-            self._socket.send(data, socket.MSG_NOSIGNAL)
+            if descriptors:
+                socket.send_fds(self._socket, [data], list(descriptors), socket.MSG_NOSIGNAL)
+            else:
+                self._socket.send(data, socket.MSG_NOSIGNAL)
         except OSError:
             return False
         return True
+
+    async def receive_with(self) -> tuple[Message, tuple[int, ...]] | None:
+        """Return the next message and the descriptors with it, which are the caller's to close.
+
+        For children only: the daemon takes no descriptors from anybody (`receive`
+        leaves them to the kernel, which closes them).
+        """
+        while True:
+            try:
+                data, found, _flags, _address = socket.recv_fds(
+                    self._socket, LARGEST + 1, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                await _readable(self._socket)
+                continue
+            except OSError:
+                return None
+            if not data:
+                return None
+            return _MESSAGES.validate_json(data), tuple(found)
 
     async def receive(self) -> Message | None:
         """Return the next message, or None when the other side is gone.
@@ -184,6 +236,16 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self._socket.close()
+
+
+async def _readable(end: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(end, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(end)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -13,7 +13,7 @@ from webguard import host
 from webguard.daemon import channel
 from webguard.daemon.channel import Channel, Failed, Message, Ready
 from webguard.daemon.paths import PROXY_USER, SIGNER_USER
-from webguard.errors import HostError
+from webguard.errors import HostError, WebguardError
 from webguard.host import Child
 
 _START = 60.0
@@ -40,16 +40,25 @@ class Service:
     channel: Channel
 
     async def ready(self) -> Ready:
-        """Wait until it can serve and return what it said. Raises `HostError` with its reason."""
+        """Wait until it can serve and return what it said.
+
+        Raises `WebguardError` with its reason, which names its own remedy, or `HostError`.
+        """
         try:
             async with asyncio.timeout(_START):
                 message: Message | None = await self.channel.receive()
         except (TimeoutError, ValueError) as error:
-            message = Failed(message=str(error) or f"not ready after {_START:g} s")
-        if isinstance(message, Ready):
-            return message
-        said = message.message if isinstance(message, Failed) else f"it said {message}, not ready"
-        raise HostError(f"start {self.child.name}", said, _REMEDY)
+            why = str(error) or f"not ready after {_START:g} s"
+            raise HostError(f"start {self.child.name}", why, _REMEDY) from error
+        match message:
+            case Ready():
+                return message
+            case Failed():
+                raise WebguardError(message.message)
+            case None:
+                raise HostError(f"start {self.child.name}", "it ended at once", _REMEDY)
+            case _:
+                raise HostError(f"start {self.child.name}", f"it said {message.type}", _REMEDY)
 
     async def stop(self, grace: float) -> None:
         """Close the channel, which tells it to end, and make sure that it does."""

@@ -32,6 +32,7 @@ _SETTLE = 0.1
 _REFRESH_AT_LEAST = 30.0
 _VERIFY_EVERY = 0.5
 _RECONNECT = 2.0
+_RETRY = 5.0
 
 type Learned = Callable[[Container, bool], None]
 """Told of each container that came (False) or went (True)."""
@@ -153,7 +154,8 @@ class Interception:
         if path is None:
             return None
         found = await self.inventory.resolve(cgroup, path)
-        self._stale.set()
+        if found is not None:  # else it is nobody's, and a look at all processes tells no more
+            self._stale.set()
         return found
 
     def verify(self) -> None:
@@ -199,8 +201,10 @@ class Interception:
 
     async def _keep_refreshing(self) -> None:
         while True:
+            # An engine that hangs tells nobody when it is well again.
+            at_least = _RETRY if self.inventory.problem else _REFRESH_AT_LEAST
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REFRESH_AT_LEAST):
+                async with asyncio.timeout(at_least):
                     await self._stale.wait()
             await asyncio.sleep(_SETTLE)
             self._stale.clear()
@@ -220,7 +224,8 @@ class Interception:
         """Refresh on every event of the engine; start over when it goes and comes."""
         while True:
             try:
-                async for _event in self.engine.events():
+                # What happened while we did not listen is not repeated: look once we do.
+                async for _event in self.engine.events(self._stale.set):
                     self._stale.set()
             except HostError as error:
                 log.info("container events: %s", error)

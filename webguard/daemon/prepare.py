@@ -23,6 +23,8 @@ def prepare(paths: Paths) -> None:
         _folder(paths.state, 0o755, 0)
         _folder(paths.records, 0o700, 0)
         _folder(paths.ca, 0o700, signer)
+        if os.path.lexists(paths.run):  # made with the lock, and gone with it
+            _folder(paths.run, 0o755, 0)
     except OSError as error:
         raise HostError(f"make {error.filename}", error.strerror or str(error), _REMEDY) from error
 

@@ -128,8 +128,9 @@ class SelfTest:
             self._pipe.close()
             self._pipe = None
         if self._child is not None:
+            child, self._child = self._child, None
             try:
                 async with asyncio.timeout(5):
-                    await self._child.wait()
+                    await child.wait()
             except TimeoutError:
-                await self._child.stop(1)
+                await child.stop(1)

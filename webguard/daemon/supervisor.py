@@ -10,7 +10,6 @@ owns it, the workers die by their death signal, and the sentry tidies up.
 
 import asyncio
 import contextlib
-import errno
 import logging
 import signal
 import socket
@@ -28,13 +27,14 @@ from webguard.daemon import channel
 from webguard.daemon.children import Inherited, Service, sealed, start_signer
 from webguard.daemon.clock import stamp
 from webguard.daemon.interception import Interception
+from webguard.daemon.listen import bind
 from webguard.daemon.lock import only_one
 from webguard.daemon.paths import Paths
 from webguard.daemon.protection import Protection
 from webguard.daemon.selftest import SelfTest
 from webguard.daemon.settings import Settings
 from webguard.daemon.workers import Ports, Worker
-from webguard.errors import HostError
+from webguard.errors import ConfigError, HostError, WebguardError
 from webguard.model import Container, Event, Severity
 from webguard.policy.config import Config
 from webguard.store.lines import Lines
@@ -42,7 +42,7 @@ from webguard.store.lines import Lines
 log = logging.getLogger(__name__)
 
 _PROBE_EVERY = 0.4
-_SELFTEST_TRIES = 20
+_SELFTEST_TRIES = 10
 # Probes unanswered for this long: what is redirected would hang. Far above a long scan.
 _HUNG = 6.0
 _SIGNER_GRACE = 2.0
@@ -190,13 +190,12 @@ class Supervisor:
         said = await self.signer.ready()
         self.authority = our_certificate(said.certificate)
         publish.publish(self.paths.root, self.authority)
-        extra = tuple(Path(each) for each in self.config.tls.extra_ca)
         settings = self.material.policy_settings(self.own_cgroup.id)
         inherited = Inherited(
             listen=listen,
             settings=sealed("settings", settings.model_dump_json().encode()),
             rules=sealed("rules", self.material.rules),
-            roots=sealed("roots", publish.upstream_roots(self.paths.root, extra, self.authority)),
+            roots=sealed("roots", self._roots()),
         )
         ports = Ports(
             record=self.lines.record,
@@ -216,6 +215,15 @@ class Supervisor:
             )
             for number, (_, workers) in enumerate(pairs, start=1)
         ]
+
+    def _roots(self) -> bytes:
+        extra = tuple(Path(each) for each in self.config.tls.extra_ca)
+        try:
+            return publish.upstream_roots(self.paths.root, extra, self.authority)
+        except ConfigError as error:
+            raise ConfigError(
+                error.where, f"{error.problem} (correct the file, or tls.extra_ca in the settings)"
+            ) from error
 
     async def _first_selftest(self) -> None:
         """See one self-test connection arrive at a worker, by the self-test's own rule."""
@@ -335,7 +343,7 @@ class Supervisor:
             self.signer = start_signer(self.paths.ca, self._signer_ends)
             try:
                 await self.signer.ready()
-            except HostError as error:
+            except WebguardError as error:
                 log.error("%s", error)  # noqa: TRY400 - the message is all there is to know
 
     async def _stop_signer(self) -> None:
@@ -351,37 +359,6 @@ class Supervisor:
         # A worker may say what it likes, but only of containers that there are.
         if any(each.key == key for each in self.interception.inventory.containers):
             self.trusted[key] = time.time_ns()
-
-
-def bind(port: int) -> list[socket.socket]:
-    """Return listening sockets on loopback, IPv4 and (where the host has it) IPv6."""
-    sockets: list[socket.socket] = []
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-        each = socket.socket(family, socket.SOCK_STREAM)
-        # Plain: with SO_REUSEPORT a container that has a service user's uid could join (ADR 0002).
-        # SO_REUSEADDR alone only skips the wait for old connections of ours to be forgotten.
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            if family == socket.AF_INET6:
-                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            each.bind((address, port))
-            each.listen(4096)
-        except OSError as error:
-            each.close()
-            if family == socket.AF_INET6 and error.errno in (
-                errno.EADDRNOTAVAIL,
-                errno.EAFNOSUPPORT,
-            ):
-                continue  # IPv6 is off on this host, so there is none to inspect
-            for other in sockets:
-                other.close()
-            raise HostError(
-                f"listen on port {port} of {address}",
-                error.strerror or str(error),
-                f"stop what uses it (ss -ltnp 'sport = :{port}'), or set web.listen_port",
-            ) from error
-        sockets.append(each)
-    return sockets
 
 
 def _remove(folders: list[Path]) -> None:

@@ -7,28 +7,22 @@ operator reads when the value is wrong, so it is written as an instruction.
 Types are strict: nothing is guessed from a string, an unknown key is an error.
 """
 
-import difflib
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import ErrorDetails
 
-from webguard.errors import ConfigError
 from webguard.model import Action
-from webguard.policy import yaml
+from webguard.policy import checked, yaml
+from webguard.policy.checked import Section, section, sequence, unique
 from webguard.policy.decide import Policy
 
 _UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -45,17 +39,6 @@ def _bytes(value: object) -> object:
     if not found:
         raise ValueError("this is not a size")
     return int(found[1]) * _UNITS[found[2]]
-
-
-def _sequence(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _unique[T](values: tuple[T, ...]) -> tuple[T, ...]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            raise ValueError(f"{value!r} is here twice")
-    return values
 
 
 def _absolute(value: str) -> str:
@@ -78,29 +61,21 @@ def _cgroup(value: str) -> str:
     return value
 
 
-def _section(value: object) -> object:
-    """Take a section whose keys are all commented out as one that says nothing."""
-    return {} if value is None else value
-
-
 type Port = Annotated[int, Field(ge=1, le=65535)]
 type AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 type CgroupParent = Annotated[str, Field(max_length=255), AfterValidator(_cgroup)]
 type Level = Literal["debug", "info", "warning", "error"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Web(_Section):
+class Web(Section):
     """What is inspected, and what happens when that is not possible."""
 
+    enabled: bool = Field(default=True, description="write true or false")
     ports: Annotated[
         tuple[Port, ...],
-        BeforeValidator(_sequence),
+        BeforeValidator(sequence),
         Field(min_length=1, max_length=64),
-        AfterValidator(_unique),
+        AfterValidator(unique),
     ] = Field(
         default=(80, 443, 8080, 8443),
         description="write 1 to 64 different TCP ports from 1 to 65535 in brackets",
@@ -132,21 +107,21 @@ class Web(_Section):
         return value
 
 
-class Tls(_Section):
+class Tls(Section):
     """Whom we trust upstream, besides the host's own bundle."""
 
     extra_ca: Annotated[
         tuple[AbsolutePath, ...],
-        BeforeValidator(_sequence),
+        BeforeValidator(sequence),
         Field(max_length=64),
-        AfterValidator(_unique),
+        AfterValidator(unique),
     ] = Field(
         default=(),
         description="write a list of absolute paths of PEM files, or [] for none",
     )
 
 
-class Runtimes(_Section):
+class Runtimes(Section):
     """Where containers are found."""
 
     docker: Annotated[AbsolutePath, AfterValidator(_socket)] = Field(
@@ -155,9 +130,9 @@ class Runtimes(_Section):
     )
     cgroup_parents: Annotated[
         tuple[CgroupParent, ...],
-        BeforeValidator(_sequence),
+        BeforeValidator(sequence),
         Field(min_length=1, max_length=32),
-        AfterValidator(_unique),
+        AfterValidator(unique),
     ] = Field(
         default=("docker", "kubepods", "kubepods.slice", "libpod_parent"),
         description="write 1 to 32 different names relative to the cgroup root,"
@@ -165,13 +140,13 @@ class Runtimes(_Section):
     )
 
 
-class Log(_Section):
+class Log(Section):
     """What the daemon says about itself."""
 
     level: Level = Field(default="info", description="write debug, info, warning or error")
 
 
-class Config(_Section):
+class Config(Section):
     """All settings. `Config()` is the defaults."""
 
     instance: str = Field(
@@ -179,16 +154,16 @@ class Config(_Section):
         pattern=r"^[a-z][a-z0-9_]{0,15}$",
         description="write 1 to 16 of a-z, 0-9 and _, the first of them a letter",
     )
-    web: Annotated[Web, BeforeValidator(_section)] = Field(
+    web: Annotated[Web, BeforeValidator(section)] = Field(
         default=Web(), description="write the keys of web indented below it"
     )
-    tls: Annotated[Tls, BeforeValidator(_section)] = Field(
+    tls: Annotated[Tls, BeforeValidator(section)] = Field(
         default=Tls(), description="write the keys of tls indented below it"
     )
-    runtimes: Annotated[Runtimes, BeforeValidator(_section)] = Field(
+    runtimes: Annotated[Runtimes, BeforeValidator(section)] = Field(
         default=Runtimes(), description="write the keys of runtimes indented below it"
     )
-    log: Annotated[Log, BeforeValidator(_section)] = Field(
+    log: Annotated[Log, BeforeValidator(section)] = Field(
         default=Log(), description="write the keys of log indented below it"
     )
 
@@ -196,6 +171,7 @@ class Config(_Section):
         """Return the part that decides, as generation number `generation`."""
         return Policy(
             generation=generation,
+            enabled=self.web.enabled,
             unscanned=Action(self.web.unscanned),
             on_failure=self.web.on_failure,
         )
@@ -207,85 +183,12 @@ def load(path: Path) -> Config:
     Anything else that is wrong raises `ConfigError`.
     """
     try:
-        content = _read(path)
+        content = checked.read(path, yaml.MAX_BYTES)
     except FileNotFoundError:
         return Config()
-    except OSError as error:
-        raise ConfigError(
-            f"{path}:1", f"cannot read it: {error.strerror} (correct its owner, mode and path)"
-        ) from error
     return parse(content, str(path))
 
 
 def parse(content: bytes, name: str) -> Config:
     """Return the settings in the bytes of the file called `name`, or raise `ConfigError`."""
-    document = yaml.parse(content, name)
-    value = {} if document.value is None else document.value
-    if not isinstance(value, dict):
-        raise ConfigError(
-            f"{name}:{document.line(())}", "the file must hold keys (write `key: value` lines)"
-        )
-    try:
-        return Config.model_validate(value)
-    except ValidationError as error:
-        found = [(document.line(_location(each)), each) for each in error.errors()]
-        line, first = min(found, key=lambda each: each[0])
-        raise ConfigError(f"{name}:{line}", _explain(first)) from error
-
-
-def _read(path: Path) -> bytes:
-    # Non-blocking, so that a FIFO in the file's place cannot hold us up.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ConfigError(f"{path}:1", "this is not a regular file (put a file in its place)")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(yaml.MAX_BYTES + 1)
-    finally:
-        os.close(descriptor)
-
-
-def _location(error: ErrorDetails) -> yaml.Path:
-    return tuple(error["loc"])
-
-
-def _explain(error: ErrorDetails) -> str:
-    """Say what is wrong with one value, and what to write instead."""
-    path = _location(error)
-    dotted = ".".join(str(part) for part in path)[:128]
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {dotted!r} ({_suggest(path)})"
-    if error["type"] == "model_type":
-        return f"{dotted}: this is not a section ({_remedy(path)})"
-    said = error["msg"].removeprefix("Value error, ")
-    return f"{dotted}: {said[:1].lower()}{said[1:]} ({_remedy(path)})"
-
-
-def _suggest(path: yaml.Path) -> str:
-    known = list(_section_at(path[:-1]).model_fields)
-    near = difflib.get_close_matches(str(path[-1])[:64], known, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"the keys here are {', '.join(known)}"
-
-
-def _remedy(path: yaml.Path) -> str:
-    model: type[BaseModel] = Config
-    remedy = ""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None:  # an item of a list
-            break
-        remedy = field.description or remedy
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
-    return remedy
-
-
-def _section_at(path: yaml.Path) -> type[BaseModel]:
-    model: type[BaseModel] = Config
-    for part in path:
-        inner = model.model_fields[str(part)].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            model = inner
-    return model
+    return checked.parse(Config, content, name)[0]

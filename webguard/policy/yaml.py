@@ -117,7 +117,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(
                 None,
                 None,
-                "aliases (*name) are not allowed (write the value out)",
+                "aliases (*name) are not allowed (write the value out, or put it in quotes)",
                 event.start_mark,
             )
         if self._depth >= MAX_DEPTH:

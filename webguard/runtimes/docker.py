@@ -11,7 +11,7 @@ None, `events` ends. One that is there and hangs, or answers nonsense, is a
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated
 
 import aiohttp
@@ -154,13 +154,16 @@ class Docker:
         except ValidationError as error:
             raise self._error("inspect a container", _nonsense(error)) from error
 
-    async def events(self) -> AsyncGenerator[RuntimeEvent]:
+    async def events(
+        self, listening: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[RuntimeEvent]:
         """Yield what happens from now on. Ends when the engine does, or is not there.
 
-        The caller connects again, with a pause that grows, and then calls
-        `Inventory.refresh`: whatever happened in between is not repeated. Close
-        it with `contextlib.aclosing`. An engine that hangs is not noticed here,
-        since silence is normal: refresh now and then.
+        `listening` is called when the engine has begun to tell: what happened
+        before is not repeated, so that is when to call `Inventory.refresh`. The
+        caller connects again, with a pause. Close it with `contextlib.aclosing`.
+        An engine that hangs is not noticed here, since silence is normal:
+        refresh now and then.
         """
         timeout = aiohttp.ClientTimeout(total=None)
         async with self._session(timeout) as session:
@@ -176,6 +179,7 @@ class Docker:
                 if response.status != 200:
                     body = await self._body(response, "watch events")
                     raise self._error("watch events", _answered(response.status, body))
+                listening()
                 async for line in self._lines(response):
                     if event := _event(line):
                         yield event

@@ -84,6 +84,15 @@ class Inventory:
             )
         return self._running[id_]
 
+    def is_deleted(self, runtime: str, id_: str) -> bool:
+        """Return whether the engine says that it has no such container, not even a stopped one.
+
+        Of other runtimes' containers we are never told that.
+        """
+        answers = self.engine_present and not self.problem
+        known = id_ in self._listed or id_ in self._running
+        return runtime == docker.RUNTIME and answers and not known
+
     async def refresh(self) -> None:
         """Look at everything again. Never raises for an engine: see `problem`."""
         async with self._refreshing:
@@ -102,13 +111,15 @@ class Inventory:
     async def resolve(self, cgroup: int, path: str) -> Container | None:
         """Return the container of a cgroup that `by_cgroup` does not know; None if it is nobody's.
 
-        `path` is that cgroup's, from the v2 root. It may be the container's own
-        or one below it, and the container may have started just now: no event
-        is waited for. Takes at most `lookup` seconds more than the kernel needs.
+        `path` is that cgroup's, from the v2 root, with or without a slash in
+        front. It may be the container's own or one below it, and the container
+        may have started just now: no event is waited for. Takes at most `lookup`
+        seconds more than the kernel needs.
         """
+        path = "/" + path.strip("/")  # as the kernel writes it, and `proc` compares it
         try:
             # The path may be an old one: then its name is somebody else's by now.
-            if (self._root / path.lstrip("/")).stat().st_ino != cgroup:
+            if (self._root / path[1:]).stat().st_ino != cgroup:
                 return None
         except (OSError, ValueError):
             return None

@@ -1,4 +1,4 @@
-"""Scan content with YARA-X. Knows neither flows nor containers.
+"""Scan content with YARA-X and lists of hashes. Knows neither flows nor containers.
 
 Nothing that content can do raises here. What could not be looked at is
 `Unscanned`, and one of them is different: `where == ENGINE` says that our own
@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 
 import yara_x
@@ -23,6 +24,7 @@ import yara_x
 from webguard.errors import ConfigError
 from webguard.model import ENGINE, Detection, ScanResult, Unscanned
 from webguard.scan.decode import Decoded, Limits, decode
+from webguard.scan.hashes import Hashes
 
 _NAME = "yara"
 _MAX_DETECTIONS = 32  # in one result; the first already decides
@@ -72,39 +74,65 @@ def _mistake(name: str, errors: list[dict[str, object]]) -> ConfigError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What one generation scans with."""
+
+    rules: yara_x.Rules
+    hashes: Hashes
+    generation: int
+
+
 class Engine:
     """A set of compiled rules, ready to scan with. Belongs to the thread that made it.
 
     `timeout` (whole seconds) is for each of a body's layers.
     """
 
-    def __init__(self, rules: bytes, *, timeout: int = 2, limits: Limits | None = None) -> None:
-        try:
-            self._rules = yara_x.Rules.deserialize_from(io.BytesIO(rules))
-        except OSError as error:
-            raise ConfigError("rules", f"{error} (compile them with this version)") from error
+    def __init__(
+        self,
+        rules: bytes,
+        *,
+        timeout: int = 2,
+        limits: Limits | None = None,
+        hashes: Hashes | None = None,
+        generation: int = 0,
+    ) -> None:
         self._timeout = timeout
         self._limits = limits or Limits()
-        self._scanner = self._new_scanner()
         self._decoding = asyncio.Semaphore(_DECODERS)
+        self._loaded = _load(rules, hashes, generation)
+        self._scanner = self._new_scanner()
+
+    @property
+    def generation(self) -> int:
+        """Which rules and hashes a scan that is begun now uses."""
+        return self._loaded.generation
+
+    def swap(self, rules: bytes, *, hashes: Hashes | None = None, generation: int) -> None:
+        """Use other rules and hashes from now on; every result is of one set alone.
+
+        Scans that wait for their decoding use the new ones. Raises `ConfigError`
+        for what are not compiled rules, and then nothing has changed. Call it in
+        the engine's thread; it holds that up for about 0.1 s per thousand rules.
+        """
+        self._loaded = _load(rules, hashes, generation)
+        self._scanner = self._new_scanner()
 
     async def scan(self, body: bytes, content_encoding: str) -> ScanResult:
         """Scan `body` as it was transferred, and everything that it decodes to.
 
         Never raises for any content. This is the port `Scan`.
         """
-        if len(body) <= _SMALL:
-            decoded, sha256 = _open(body, content_encoding, self._limits)
-        else:
-            async with self._decoding:
-                # Not a method of ours: the thread may be the last to let go of what
-                # it was given, and a scanner must not be freed in another thread either.
-                decoded, sha256 = await asyncio.to_thread(
-                    _open, body, content_encoding, self._limits
-                )
-        detections: dict[Detection, None] = {}  # a set that keeps the order
-        unscanned = list(decoded.unscanned)
-        for member, content in (("", body), *decoded.layers):
+        while True:
+            loaded = self._loaded
+            opened = await self._opened(body, content_encoding, loaded.hashes)
+            # Hashed with lists that a swap has replaced meanwhile: once more.
+            if loaded is self._loaded:
+                break
+        detections = dict.fromkeys(opened.known)  # a set that keeps the order
+        unscanned = list(opened.decoded.unscanned)
+        for member, content in (("", body), *opened.decoded.layers):
             found, failure = self._match(member, content)
             detections |= dict.fromkeys(found)
             if failure:
@@ -112,8 +140,16 @@ class Engine:
         return ScanResult(
             detections=tuple(detections)[:_MAX_DETECTIONS],
             unscanned=tuple(unscanned),
-            sha256=sha256,
+            sha256=opened.sha256,
         )
+
+    async def _opened(self, body: bytes, content_encoding: str, hashes: Hashes) -> "_Opened":
+        if len(body) <= _SMALL:
+            return _open(body, content_encoding, self._limits, hashes)
+        async with self._decoding:
+            # Not a method of ours: the thread may be the last to let go of what
+            # it was given, and a scanner must not be freed in another thread either.
+            return await asyncio.to_thread(_open, body, content_encoding, self._limits, hashes)
 
     def _match(self, member: str, content: bytes) -> tuple[list[Detection], str]:
         """Return what matched, and why the engine failed ("" if it did not)."""
@@ -130,15 +166,38 @@ class Engine:
             return [], f"scanning failed: {type(error).__name__}: {error}"[:200]
 
     def _new_scanner(self) -> yara_x.Scanner:
-        scanner = yara_x.Scanner(self._rules)
+        scanner = yara_x.Scanner(self._loaded.rules)
         scanner.set_timeout(self._timeout)
         # One match of a pattern decides a rule; a body made of matches would cost memory.
         scanner.max_matches_per_pattern(1000)
         return scanner
 
 
-def _open(body: bytes, content_encoding: str, limits: Limits) -> tuple[Decoded, str]:
-    return decode(body, content_encoding, limits), hashlib.sha256(body).hexdigest()
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A body with everything that can be done to it in any thread."""
+
+    decoded: Decoded
+    known: tuple[Detection, ...]
+    sha256: str
+
+
+def _open(body: bytes, content_encoding: str, limits: Limits, hashes: Hashes) -> _Opened:
+    decoded = decode(body, content_encoding, limits)
+    known = [
+        found
+        for member, content in (("", body), *decoded.layers)
+        for found in hashes.find(content, member)
+    ]
+    return _Opened(decoded, tuple(known), hashlib.sha256(body).hexdigest())
+
+
+def _load(rules: bytes, hashes: Hashes | None, generation: int) -> _Loaded:
+    try:
+        loaded = yara_x.Rules.deserialize_from(io.BytesIO(rules))
+    except OSError as error:
+        raise ConfigError("rules", f"{error} (compile them with this version)") from error
+    return _Loaded(loaded, hashes or Hashes(), generation)
 
 
 def _detection(rule: yara_x.Rule, member: str) -> Detection:

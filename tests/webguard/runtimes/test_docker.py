@@ -259,6 +259,17 @@ async def test_an_event_is_given_at_once_and_watching_can_stop(tmp_path: Path) -
         assert await anext(events) == RuntimeEvent(action="start", id=ID)
 
 
+async def test_the_caller_is_told_when_the_engine_begins_to_tell(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async with an_engine(tmp_path, stream()) as engine:
+        assert [event async for event in engine.events(lambda: told.append("listening"))] == []
+    assert told == ["listening"]
+    absent = Docker(str(tmp_path / "nobody.sock"))
+    assert [event async for event in absent.events(lambda: told.append("absent"))] == []
+    assert told == ["listening"]
+
+
 async def test_events_of_an_engine_that_dies_end_quietly(tmp_path: Path) -> None:
     async with an_engine(tmp_path, close_in_the_middle) as engine:
         assert [event async for event in engine.events()] == []

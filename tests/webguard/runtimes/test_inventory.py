@@ -151,3 +151,16 @@ async def test_a_cgroup_of_nobody_is_resolved_to_none(tmp_path: Path, path: str)
 
     assert await inventory.resolve(1, path) is None
     assert await inventory.resolve(inode(tmp_path), path) is None
+
+
+async def test_a_container_is_deleted_when_its_engine_says_so_and_not_when_it_is_silent(
+    tmp_path: Path,
+) -> None:
+    well = await an_inventory(tmp_path, (stopped(ID, "/shop"),))
+    assert well.is_deleted("docker", NEAR)
+    assert not well.is_deleted("docker", ID)
+    assert not well.is_deleted("podman", NEAR)
+
+    hanging = HostError("list containers", "it does not answer", "see docker info")
+    for answers in ((None,), ((), hanging), ((), None)):
+        assert not (await an_inventory(tmp_path, *answers)).is_deleted("docker", NEAR)

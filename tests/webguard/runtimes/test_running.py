@@ -283,7 +283,7 @@ async def test_a_container_nobody_told_us_of_is_resolved_by_its_cgroup(
     engine = FakeEngine(Listed(Id=id_, Names=("/shop",), Image="debian:12"), listing=False)
     inventory = an_inventory(host, engine)
 
-    found = await inventory.resolve(inode(host.folder(asking)), asking)
+    found = await inventory.resolve(inode(host.folder(asking)), asking.lstrip("/"))
 
     assert found is not None
     assert (found.runtime, found.id, found.started) == ("docker", id_, start_time(pid))

@@ -10,6 +10,9 @@ rule Eicar
     meta:
         name = "Eicar"
         kind = "test file"
+        description = "The harmless file that every scanner agrees to find"
+        reference = "EICAR, Anti Malware Testfile"
+        provenance = "written for Webguard"
     strings:
         $whole = {
             58 35 4F 21 50 25 40 41 50 5B 34 5C 50 5A 58 35 34 28 50 5E 29 37 43 43

@@ -1,0 +1,147 @@
+"""What a worker serves with: a mitmproxy master, our addons, and the settings in force.
+
+The settings can be exchanged while it serves. A generation is applied between
+two events of the loop, so every request is judged by one generation as a whole,
+and what cannot be applied leaves the old one in force.
+"""
+
+import asyncio
+import os
+from functools import partial
+
+from mitmproxy import master, options, version
+from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver
+
+from addons import engine
+from addons.bodyscan import BodyScan
+from addons.deadlines import Deadlines
+from addons.engine import Handler
+from addons.failures import Failures
+from addons.listener import WebguardInstance
+from addons.parting import Parting
+from addons.peers import Peers
+from addons.tls import Tls
+from addons.tunnels import Tunnels
+from webguard.daemon.clock import stamp
+from webguard.daemon.links import Daemon, Signer
+from webguard.daemon.settings import Settings
+from webguard.errors import HostError, WebguardError
+from webguard.model import Action, Question, ScanResult, Verdict
+from webguard.policy.decide import decide
+from webguard.ports import Mint
+from webguard.scan.engine import Engine
+
+_DRAIN_LOOK = 0.05
+# A request that was sent before the client saw the end of its connection is here by then.
+_IDLE = 1.0
+
+
+class Serving:
+    """The master and what it works by. Raises `HostError` or `ValueError` if it cannot be built."""
+
+    def __init__(
+        self, settings: Settings, scanner: Engine, roots: bytes, daemon: Daemon, signer: Signer
+    ) -> None:
+        self._settings = settings
+        self._engine = scanner
+        self.peers = Peers()
+        engine.install()
+        self.master = master.Master(options.Options())
+        check_engine(self.master.options)
+        self.proxyserver = proxyserver.Proxyserver()
+        record, peers, judge = daemon.record, self.peers, self._decide
+        self._tls = Tls(
+            mint=partial(_mint, signer),
+            roots=roots,
+            record=record,
+            stamp=stamp,
+            peers=peers,
+            trusted=daemon.trusted,
+        )
+        self._bodies = BodyScan(
+            scan=self._scan, decide=judge, record=record, stamp=stamp, peers=peers
+        )
+        self._parting = Parting()
+        self._deadlines = Deadlines(silence=settings.origin_timeout, handler_of=self._handler_of)
+        self.master.addons.add(
+            core.Core(),
+            self.proxyserver,
+            next_layer.NextLayer(),
+            disable_h2c.DisableH2C(),
+            self._tls,
+            Tunnels(decide=judge, record=record, stamp=stamp, peers=peers),
+            self._bodies,
+            Failures(decide=judge, record=record, stamp=stamp, peers=peers),
+            self._deadlines,
+            self._parting,
+        )
+        self.master.options.update(server=False, connection_strategy="eager")
+        self._use(settings)
+
+    def configure(self, descriptors: tuple[int, ...]) -> str:
+        """Work by other settings, rules and roots; return why not, "" if it is done."""
+        try:
+            settings_file, rules_file, roots_file = descriptors
+            settings = Settings.model_validate_json(whole(settings_file))
+            scanner = Engine(whole(rules_file))
+            self._tls.trust(whole(roots_file))
+        except (WebguardError, ValueError, OSError) as error:
+            return str(error) or type(error).__name__
+        self._engine = scanner
+        self._use(settings)
+        return ""
+
+    async def drain(self, instance: WebguardInstance, seconds: float) -> None:
+        """Accept nothing more, and wait for the open connections to end, but not longer."""
+        await instance.stop()
+        self._parting.draining = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while len(self.peers) and loop.time() < until:
+            for handler in list(self.proxyserver.connections.values()):
+                if self._parting.idle(handler.client.id) > _IDLE and isinstance(handler, Handler):
+                    handler.drop(handler.client)
+            await asyncio.sleep(_DRAIN_LOOK)
+
+    def _use(self, settings: Settings) -> None:
+        self._settings = settings
+        allowed = settings.policy.unscanned is Action.ALLOW
+        self._bodies.stream_endless = allowed
+        self._deadlines.silence = settings.origin_timeout
+        limit = str(settings.max_body)
+        self.master.options.update(
+            rawtcp=allowed,
+            # One of the two: pass the body on unscanned, or end the exchange.
+            stream_large_bodies=limit if allowed else None,
+            body_size_limit=None if allowed else limit,
+        )
+
+    def _decide(self, question: Question) -> Verdict:
+        return decide(self._settings.policy, question)
+
+    async def _scan(self, body: bytes, encoding: str) -> ScanResult:
+        return await self._engine.scan(body, encoding)
+
+    def _handler_of(self, client_id: str) -> Handler | None:
+        found = self.proxyserver.connections.get(client_id)
+        return found if isinstance(found, Handler) else None
+
+
+def whole(descriptor: int) -> bytes:
+    """Return all of a sealed memory file. Others read the same one: use no offset."""
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _mint(signer: Signer, block_page: bool) -> Mint:
+    return partial(signer.mint, block_page)
+
+
+def check_engine(opts: options.Options) -> None:
+    """Refuse a mitmproxy that is not the one we pinned, or that can sign with a leaked CA."""
+    remedy = "install the versions in requirements.lock"
+    if version.VERSION != engine.REQUIRED_VERSION:
+        raise HostError(
+            "use mitmproxy", f"found {version.VERSION}, not {engine.REQUIRED_VERSION}", remedy
+        )
+    if any("emudhra" in name for name in opts.keys()):  # noqa: SIM118 - not a dict
+        raise HostError("use mitmproxy", "it carries a compromised CA", remedy)

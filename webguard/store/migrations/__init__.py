@@ -1,0 +1,1 @@
+"""The tables of the record, from the first version to this one. Run by `store.migrate`."""
