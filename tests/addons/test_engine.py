@@ -112,6 +112,32 @@ async def test_h2_is_spoken_with_those_who_speak_nothing_else(
     assert (headers[":status"], body) == ("200", b"fine")
 
 
+async def test_a_client_that_resets_a_stream_is_no_failure_of_the_servers(
+    rig: Rig, origins: pki.Identity, tmp_path: Path
+) -> None:
+    asked = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    good = pki.server("good.test", issuer=origins)
+    await rig.serve(serve, tls=origin_tls(good, tmp_path, "http/1.1"))
+    _, writer = await rig.connect(rig.client_tls("h2"), "good.test")
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    asking = {":method": "GET", ":scheme": "https", ":path": "/", ":authority": "good.test"}
+    client.send_headers(1, list(asking.items()), end_stream=True)
+    writer.write(client.data_to_send())
+    await asyncio.wait_for(asked.wait(), PATIENCE)
+    client.reset_stream(1)
+    writer.write(client.data_to_send())
+    await asyncio.sleep(0.2)
+    assert rig.recorded == []
+
+
 async def test_after_an_interim_answer_of_ours_the_error_is_a_page(rig: Rig) -> None:
     await rig.serve(answers(b"garbage\r\n\r\n"))
     reader, writer = await rig.connect()

@@ -1,6 +1,5 @@
 """TLS on both sides: which leaf a client gets, and which servers are believed."""
 
-import contextlib
 import ssl
 import time
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from OpenSSL import SSL
 from addons.peers import Peer
 from addons.tls import Tls
 from certs.authority import Authority, Purpose
+from tests.addons.handshake import shake
+from tests.addons.rig import origin_tls
 from tests.system.host import pki
 from webguard.model import Container
 
@@ -95,27 +96,6 @@ def cert(identity: pki.Identity) -> Cert:
 
 def names_of(signer: Signer) -> tuple[str, ...]:
     return signer.asked[-1][0]
-
-
-def shake(ours: SSL.Connection, theirs: ssl.SSLContext, *, server: bool) -> ssl.SSLObject:
-    """Do a handshake in memory with a peer that is another implementation's."""
-    to_them, to_us = ssl.MemoryBIO(), ssl.MemoryBIO()
-    peer = theirs.wrap_bio(
-        to_them, to_us, server_side=server, server_hostname=None if server else "good.test"
-    )
-    done = {ours.do_handshake: False, peer.do_handshake: False}
-    for _ in range(12):
-        for step in done:
-            with contextlib.suppress(SSL.WantReadError, ssl.SSLWantReadError):
-                step()
-                done[step] = True
-            with contextlib.suppress(SSL.WantReadError):
-                to_them.write(ours.bio_read(65536))
-            if data := to_us.read():
-                ours.bio_write(data)
-        if all(done.values()):
-            return peer
-    raise AssertionError("the handshake did not come to an end")
 
 
 @pytest.mark.parametrize(
@@ -281,15 +261,7 @@ async def test_old_tls_is_refused_on_both_sides(
     assert upstream is not None
     good = pki.server("good.test", issuer=origins)
     with pytest.raises((SSL.Error, ssl.SSLError)):
-        shake(upstream, old(serving(good, tmp_path)), server=True)
-
-
-def serving(identity: pki.Identity, folder: Any) -> ssl.SSLContext:
-    file = folder / "server.pem"
-    file.write_text(identity.pem_with_key)
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.load_cert_chain(file)
-    return made
+        shake(upstream, old(origin_tls(good, tmp_path)), server=True)
 
 
 @pytest.mark.parametrize(
@@ -325,10 +297,10 @@ def test_servers_are_verified(
     ours = server_side(make(), context(sni))
     assert ours is not None
     if not why:
-        shake(ours, serving(identity, tmp_path), server=True)
+        shake(ours, origin_tls(identity, tmp_path), server=True)
         return
     with pytest.raises(SSL.Error, match="certificate verify failed"):
-        shake(ours, serving(identity, tmp_path), server=True)
+        shake(ours, origin_tls(identity, tmp_path), server=True)
     lib: Any = SSL._lib  # type: ignore[attr-defined]
     result = lib.X509_verify_cert_error_string(lib.SSL_get_verify_result(ours._ssl))
     assert why in SSL._ffi.string(result).decode()  # type: ignore[attr-defined]
@@ -350,7 +322,7 @@ def test_old_and_odd_roots_do_not_keep_us_from_the_others(
     odd = f"# Odd Root\r\n{pem.replace(chr(10), chr(13) + chr(10))}\r\n\r\n# again\n{pem}"
     ours = server_side(make(odd.encode()), context())
     assert ours is not None
-    shake(ours, serving(pki.server("good.test", issuer=origins), tmp_path), server=True)
+    shake(ours, origin_tls(pki.server("good.test", issuer=origins), tmp_path), server=True)
 
 
 def test_other_roots_are_used_from_the_next_connection_on(
@@ -360,7 +332,7 @@ def test_other_roots_are_used_from_the_next_connection_on(
     addon.trust(origins.pem.encode())
     ours = server_side(addon, context())
     assert ours is not None
-    shake(ours, serving(pki.server("good.test", issuer=origins), tmp_path), server=True)
+    shake(ours, origin_tls(pki.server("good.test", issuer=origins), tmp_path), server=True)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,32 @@ def test_a_containers_connection_works_is_cut_and_works_again(
 
 
 @FAMILIES
+@pytest.mark.parametrize("port", ["cali0123", "q9"], ids=["by pattern", "by fact"])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        pytest.param("r", "c", id="container to container"),
+        pytest.param("host", "r", id="host to container"),
+        pytest.param("r", "outside", id="container to the outside"),
+        pytest.param("outside", "r", id="outside to container"),
+    ],
+)
+def test_a_container_without_a_bridge_is_cut(
+    yard: Yard, kernel: Kernel, family: str, port: str, source: str, target: str
+) -> None:
+    yard.container("r", "", port, 7)
+    service = 9999 if target == "outside" else 7
+    address = yard.addresses[target, family]
+    assert yard.reaches(source, address, family, service)
+
+    yard.isolate(kernel)
+    assert yard.is_cut(source, address, family, service)
+
+    kernel.lift()
+    assert yard.reaches(source, address, family, service)
+
+
+@FAMILIES
 @pytest.mark.parametrize(("source", "target", "port"), WHOLE_ROWS)
 def test_the_hosts_own_connections_are_not_cut(
     yard: Yard, kernel: Kernel, nft: Nft, family: str, source: str, target: str, port: int

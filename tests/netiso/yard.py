@@ -50,6 +50,9 @@ class Yard:
     def bridge(self, name: str, number: int) -> None:
         """Make a bridge with the gateway's addresses of subnet `number`."""
         ip(f"link add {name} type bridge")
+        self._gateway(name, number)
+
+    def _gateway(self, name: str, number: int) -> None:
         ip(f"address add 10.232.{number}.1/24 dev {name}")
         ip(f"address add fd32:0:0:{number}::1/64 dev {name} nodad")
         ip(f"link set {name} up")
@@ -57,19 +60,22 @@ class Yard:
         self.addresses[f"gateway{number}", "v6"] = f"fd32:0:0:{number}::1"
 
     def container(self, name: str, bridge: str, port: str, number: int) -> None:
-        """Start a container on a bridge; `port` is the host's end of its veth."""
+        """Start a container; `port` is the host's end of its veth, on a bridge or routed ("")."""
         last = len(self.containers) + 2
         server = subprocess.Popen(
             ["unshare", "--net", sys.executable, "-I", "-c", _ECHO],
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.host.stack.callback(_end, server)
+        self.host.stack.callback(end, server)
         assert server.stdout
         assert server.stdout.readline() == "ready\n"
         inside = ["nsenter", "--net", "--target", str(server.pid)]
         ip(f"link add {port} type veth peer name eth0 netns {server.pid}")
-        ip(f"link set {port} master {bridge} up")
+        if bridge:
+            ip(f"link set {port} master {bridge} up")
+        else:
+            self._gateway(port, number)
         ip("link set lo up", *inside)
         ip(f"address add 10.232.{number}.{last}/24 dev eth0", *inside)
         ip(f"address add fd32:0:0:{number}::{last}/64 dev eth0 nodad", *inside)
@@ -87,7 +93,7 @@ class Yard:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.host.stack.callback(_end, sleeper)
+        self.host.stack.callback(end, sleeper)
         assert sleeper.stdout
         assert sleeper.stdout.readline() == "ready\n"
         return sleeper.pid
@@ -173,7 +179,7 @@ def publish(yard: Yard, nft: Callable[[str], str]) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    yard.host.stack.callback(_end, server)
+    yard.host.stack.callback(end, server)
     assert server.stdout
     assert server.stdout.readline() == "ready\n"
 
@@ -187,7 +193,8 @@ def _bracket(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process of the test."""
     process.kill()
     process.wait(timeout=10)
     for pipe in (process.stdin, process.stdout):

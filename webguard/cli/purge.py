@@ -14,7 +14,7 @@ import typer
 from webguard import host
 from webguard.cli import show
 from webguard.cli.context import context_of
-from webguard.daemon.paths import OPERATORS, PROXY_USER, SIGNER_USER, Paths
+from webguard.daemon.paths import OPERATORS, PROXY_USER, SCAN_USER, SIGNER_USER, Paths
 from webguard.errors import ConfigError, HostError, PermissionDeniedError, RefusedError
 
 _PLACE = Path("/opt/webguard")
@@ -97,7 +97,7 @@ def _steps(paths: Paths, *, packages: bool) -> Iterator[Step]:
 
 def _machine(installed: tuple[str, ...]) -> Iterator[Step]:
     """Yield what setup put on the machine."""
-    for user in (PROXY_USER, SIGNER_USER):
+    for user in (PROXY_USER, SIGNER_USER, SCAN_USER):
         if _known("passwd", user):
             # By force: a container may run with the same number, which is no use of our user.
             yield f"user {user}", lambda name=user: _run("userdel", "--force", name)  # type: ignore[misc]

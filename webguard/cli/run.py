@@ -22,6 +22,12 @@ def run(
         Path | None,
         typer.Option(help="The settings file [default: /etc/webguard/webguard.yaml]."),
     ] = None,
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over", help="Take the place of the daemon that runs, without a gap."
+        ),
+    ] = False,
 ) -> None:
     """Protect this host in the foreground. Ctrl-C leaves the host as it was.
 
@@ -32,6 +38,7 @@ def run(
     Examples:
       webguard run
       webguard run --config ./webguard.yaml > events.jsonl
+      webguard run --take-over        after an upgrade: the old daemon goes when we protect
     """
     # Here, because the daemon's libraries take a second that no other command should wait.
     from webguard.daemon.foreground import protect
@@ -39,7 +46,7 @@ def run(
     paths = context_of(context).paths
     if os.geteuid() != 0:
         raise PermissionDeniedError("webguard run changes the firewall and must be root (sudo)")
-    protect(paths, config, _say_ready)
+    protect(paths, config, _say_ready, take_over=take_over)
     _say_left_behind(paths)
 
 

@@ -9,36 +9,44 @@ from typing import Any
 
 from webguard.daemon import control, report
 from webguard.daemon.clock import stamp
+from webguard.daemon.handover import take
+from webguard.daemon.material import read
 from webguard.daemon.paths import Paths
 from webguard.daemon.prepare import prepare
-from webguard.daemon.settings import Settings
-from webguard.daemon.supervisor import Material, Supervisor
-from webguard.errors import ConfigError, WebguardError
-from webguard.policy.config import Config, load
-from webguard.scan.engine import compile_rules, shipped_rules
+from webguard.daemon.supervisor import Supervisor
+from webguard.errors import WebguardError
 from webguard.store.lines import Lines
+from webguard.store.record import Store
+from webguard.store.writer import Keep
 
-_LARGEST_RULES = 16 * 1024 * 1024
 
-
-def protect(paths: Paths, config: Path | None, ready: Callable[[dict[str, Any]], None]) -> None:
+def protect(
+    paths: Paths,
+    config: Path | None,
+    ready: Callable[[dict[str, Any]], None],
+    *,
+    take_over: bool = False,
+) -> None:
     """Protect until SIGINT or SIGTERM; `ready` gets the status once it does.
 
     Raises `ConfigError`, `HostError` or `RefusedError` with the host as it was.
     """
-    settings = _settings(config or paths.config, paths)
+    predecessor = take(paths) if take_over else None
+    material = read(paths, config, generation=1)
     logging.basicConfig(
         stream=sys.stderr,
-        level=settings.log.level.upper(),
+        level=material.config.log.level.upper(),
         format="webguardd: %(levelname)s: %(message)s",
     )
-    rules = compile_rules(shipped_rules() | own_rules(paths.rules))
     prepare(paths)
+    kept = material.config.store
+    store = Store(paths.events, stamp=stamp, keep=Keep(days=kept.keep_days, bytes=kept.keep_bytes))
     supervisor = Supervisor(
-        config=settings,
+        material=material,
         paths=paths,
         lines=Lines(sys.stdout.fileno(), stamp),
-        material=Material(policy_settings=_for_workers(settings), rules=rules),
+        store=store,
+        predecessor=predecessor,
     )
     try:
         asyncio.run(supervisor.run(control.serve, lambda whole: ready(report.status(whole))))
@@ -48,49 +56,8 @@ def protect(paths: Paths, config: Path | None, ready: Callable[[dict[str, Any]],
         if ours is None:
             raise
         raise _first(ours) from group
-
-
-def own_rules(folder: Path) -> dict[str, str]:
-    """Return the operator's scan rules; none if there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    found = {}
-    for path in sorted(folder.glob("*.yar")):
-        try:
-            if path.stat().st_size > _LARGEST_RULES:
-                raise ConfigError(str(path), "larger than 16 MiB (split it)")
-            found[str(path)] = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                str(path), f"cannot read it: {error} (correct or remove it)"
-            ) from error
-    return found
-
-
-def _settings(path: Path, paths: Paths) -> Config:
-    found = load(path)
-    if found.instance == Config().instance:
-        return found.model_copy(update={"instance": paths.instance})
-    if paths.instance not in (Config().instance, found.instance):
-        raise ConfigError(
-            str(path), f"instance is {found.instance}, but --instance {paths.instance} was given"
-        )
-    return found
-
-
-def _for_workers(config: Config) -> Callable[[int], Settings]:
-    """Return what makes the workers' settings once the self-test's cgroup is known."""
-
-    def settings(probe_cgroup: int) -> Settings:
-        return Settings(
-            policy=config.policy(generation=1),
-            max_body=config.web.max_body,
-            origin_timeout=config.web.origin_timeout,
-            probe_cgroup=probe_cgroup,
-            log_level=config.log.level,
-        )
-
-    return settings
+    finally:
+        store.close()
 
 
 def _first(group: BaseExceptionGroup[WebguardError]) -> WebguardError:

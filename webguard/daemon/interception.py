@@ -24,6 +24,7 @@ from webguard.model import Container
 from webguard.policy.config import Config
 from webguard.runtimes.docker import Docker
 from webguard.runtimes.inventory import Inventory
+from webguard.runtimes.podman import Podman
 
 log = logging.getLogger(__name__)
 
@@ -48,21 +49,15 @@ class Interception:
         self._root = cgroups.find_root()
         self._parents: list[OwnCgroup] = []
         self._exclusive = config.runtimes.cgroup_parents
-        self.engine = Docker(config.runtimes.docker)
-        self.inventory = Inventory(root=self._root, engine=self.engine)
+        self.engines = (Docker(config.runtimes.docker), Podman(config.runtimes.podman))
+        self.inventory = Inventory(
+            root=self._root, engines=self.engines, parents=config.runtimes.cgroup_parents
+        )
         self._watch = CgroupWatch(self._root, self._exclusive)
         self._tables = TableWatch(config.instance)
         self._changed = asyncio.Event()
         self._stale = asyncio.Event()
-        self.kernel = Kernel(
-            Redirect(
-                instance=config.instance,
-                generation=next_generation(config.instance),
-                proxy_port=config.web.listen_port,
-                ports=config.web.ports,
-                closed=config.web.on_failure == "closed",
-            )
-        )
+        self.kernel = Kernel(_redirect(config))
 
     @property
     def root(self) -> Path:
@@ -79,7 +74,10 @@ class Interception:
 
         Returns the former and all that may be removed again when we are gone.
         """
-        own = cgroups.ensure(self._root, f"{self._config.instance}-selftest", ours=True)
+        # With the generation: for a moment a successor has one as well.
+        redirect = self.kernel.redirect
+        name = f"{redirect.instance}-selftest-{redirect.generation}"
+        own = cgroups.ensure(self._root, name, ours=True)
         for name in self._parents_to_make():
             self._parents.append(cgroups.ensure(self._root, name))
         return own, [each.path for each in self._parents if each.removable]
@@ -98,9 +96,13 @@ class Interception:
         has_docker = Path(self._config.runtimes.docker).exists()
         return ["docker"] if has_docker and "docker" in names else []
 
-    def load(self, selftest: OwnCgroup) -> None:
-        """Load the tables, with the container redirect off and the self-test's on."""
-        self.kernel.adopt()
+    def load(self, selftest: OwnCgroup, *, successor: bool = False) -> None:
+        """Load the tables, with the container redirect off and the self-test's on.
+
+        A successor leaves its predecessor's tables alone: they stand until it goes.
+        """
+        if not successor:
+            self.kernel.adopt()
         self.kernel.load()
         self.kernel.begin_selftest(selftest.id)
 
@@ -132,6 +134,27 @@ class Interception:
             self._protection.live = True
             self.verify()
 
+    def change_ports(self, config: Config, selftest: OwnCgroup) -> None:
+        """Redirect other ports from now on. The new tables stand before the old ones go."""
+        wanted = _redirect(config)
+        old = self.kernel
+        self._config = config
+        if (wanted.ports, wanted.closed) == (old.redirect.ports, old.redirect.closed):
+            return
+        fresh = Kernel(wanted)
+        try:
+            fresh.load()
+            fresh.add_cgroups((level, id_) for level, id_, _ in self._watch.entries)
+            fresh.begin_selftest(selftest.id)
+            if self._protection.live:
+                fresh.redirect_containers()
+        except BaseException:
+            fresh.close()
+            raise
+        self.kernel = fresh
+        old.close()
+        self.verify()
+
     async def follow(self) -> None:
         """Follow containers and tables until cancelled."""
         loop = asyncio.get_running_loop()
@@ -141,7 +164,8 @@ class Interception:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_verifying())
                 tasks.create_task(self._keep_refreshing())
-                tasks.create_task(self._keep_listening())
+                for engine in self.engines:
+                    tasks.create_task(self._keep_listening(engine))
         finally:
             loop.remove_reader(self._watch.fileno())
             loop.remove_reader(self._tables.fileno())
@@ -220,13 +244,23 @@ class Interception:
             if before.get(key) != container:
                 self._learned(container, False)
 
-    async def _keep_listening(self) -> None:
-        """Refresh on every event of the engine; start over when it goes and comes."""
+    async def _keep_listening(self, engine: Docker) -> None:
+        """Refresh on every event of an engine; start over when it goes and comes."""
         while True:
             try:
                 # What happened while we did not listen is not repeated: look once we do.
-                async for _event in self.engine.events(self._stale.set):
+                async for _event in engine.events(self._stale.set):
                     self._stale.set()
             except HostError as error:
                 log.info("container events: %s", error)
             await asyncio.sleep(_RECONNECT)
+
+
+def _redirect(config: Config) -> Redirect:
+    return Redirect(
+        instance=config.instance,
+        generation=next_generation(config.instance),
+        proxy_port=config.web.listen_port,
+        ports=config.web.ports,
+        closed=config.web.on_failure == "closed",
+    )

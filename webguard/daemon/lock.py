@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from webguard.daemon.paths import Paths
 from webguard.errors import HostError, RefusedError
@@ -20,14 +20,15 @@ _AGAIN = 0.05
 
 
 @contextlib.contextmanager
-def only_one(paths: Paths) -> Iterator[int]:
+def only_one(paths: Paths, inherited: int | None, keep: Callable[[], bool]) -> Iterator[int]:
     """Hold this instance's lock; yield its descriptor, for the sentry to inherit.
 
-    File and folder are removed at the end. Raises `RefusedError` when another
-    daemon holds the lock, `HostError` when there is no place for it.
+    `inherited` is a predecessor's, held already. File and folder are removed at
+    the end unless `keep` says that a successor has them. Raises `RefusedError`
+    when another daemon holds the lock, `HostError` when there is no place for it.
     """
     try:
-        descriptor = _acquire(paths)
+        descriptor = _acquire(paths) if inherited is None else inherited
     except OSError as error:
         raise HostError(
             f"make {paths.lock}", error.strerror or str(error), "is there room on its file system?"
@@ -35,10 +36,11 @@ def only_one(paths: Paths) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        # While it is still held: who opened the file meanwhile sees that it is no longer there.
-        with contextlib.suppress(OSError):
-            paths.lock.unlink()
-            paths.run.rmdir()
+        if not keep():
+            # While it is still held: who opened the file meanwhile sees that it is gone.
+            with contextlib.suppress(OSError):
+                paths.lock.unlink()
+                paths.run.rmdir()
         os.close(descriptor)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 PROXY_USER = "webguard-proxy"
 SIGNER_USER = "webguard-signer"
+SCAN_USER = "webguard-scan"
 OPERATORS = "webguard"
 
 
@@ -24,6 +25,21 @@ class Paths:
     def rules(self) -> Path:
         """The operator's own scan rules (*.yar)."""
         return self.root / "etc" / self.instance / "rules.d"
+
+    @property
+    def groups(self) -> Path:
+        """Policy groups (*.yaml)."""
+        return self.root / "etc" / self.instance / "policy.d"
+
+    @property
+    def lists(self) -> Path:
+        """URL and hash lists (*.yaml)."""
+        return self.root / "etc" / self.instance / "lists.d"
+
+    @property
+    def events(self) -> Path:
+        """The record of events."""
+        return self.state / "events.db"
 
     @property
     def state(self) -> Path:
@@ -49,6 +65,11 @@ class Paths:
     def control(self) -> Path:
         """The control socket."""
         return self.run / "control.sock"
+
+    @property
+    def handover(self) -> Path:
+        """Where a successor asks for our place: root's alone."""
+        return self.run / "handover.sock"
 
     @property
     def lock(self) -> Path:

@@ -31,7 +31,7 @@ class SelfTest:
     """The sentry process and the connections that were seen."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._pipe: socket.socket | None = None
         self._child: Child | None = None
         self._asked = 0
@@ -103,7 +103,7 @@ class SelfTest:
         """
         async with self._busy:
             self._seen.clear()
-            question = {"host": TARGETS[family], "port": self._port, "timeout": _TIMEOUT}
+            question = {"host": TARGETS[family], "port": self.port, "timeout": _TIMEOUT}
             try:
                 said = await self._ask(question, _TIMEOUT * 3)
             except (OSError, TimeoutError, ValueError) as error:

@@ -30,6 +30,7 @@ from webguard.model import Action, Question, ScanResult, Verdict
 from webguard.policy.decide import decide
 from webguard.ports import Mint
 from webguard.scan.engine import Engine
+from webguard.scan.hashes import Hashes
 
 _DRAIN_LOOK = 0.05
 # A request that was sent before the client saw the end of its connection is here by then.
@@ -83,11 +84,14 @@ class Serving:
         try:
             settings_file, rules_file, roots_file = descriptors
             settings = Settings.model_validate_json(whole(settings_file))
-            scanner = Engine(whole(rules_file))
             self._tls.trust(whole(roots_file))
+            self._engine.swap(
+                whole(rules_file),
+                hashes=hashes_of(settings),
+                generation=settings.policy.generation,
+            )
         except (WebguardError, ValueError, OSError) as error:
             return str(error) or type(error).__name__
-        self._engine = scanner
         self._use(settings)
         return ""
 
@@ -130,6 +134,11 @@ class Serving:
 def whole(descriptor: int) -> bytes:
     """Return all of a sealed memory file. Others read the same one: use no offset."""
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def hashes_of(settings: Settings) -> Hashes:
+    """Return what the policy's hash lists look for."""
+    return Hashes((each.name, each.entries) for each in settings.policy.hashes)
 
 
 def _mint(signer: Signer, block_page: bool) -> Mint:

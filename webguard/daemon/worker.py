@@ -19,7 +19,7 @@ from addons.listener import WebguardInstance
 from addons.sockdiag import SockDiag
 from webguard.daemon import channel
 from webguard.daemon.links import Daemon, Signer
-from webguard.daemon.serving import Serving, whole
+from webguard.daemon.serving import Serving, hashes_of, whole
 from webguard.daemon.settings import Settings
 from webguard.errors import WebguardError
 from webguard.host import bind_to_parent
@@ -33,9 +33,12 @@ async def serve(arguments: argparse.Namespace) -> None:
     try:
         settings = Settings.model_validate_json(whole(arguments.settings))
         logging.getLogger().setLevel(settings.log_level.upper())
-        serving = Serving(
-            settings, Engine(whole(arguments.rules)), whole(arguments.roots), daemon, signer
+        scanner = Engine(
+            whole(arguments.rules),
+            hashes=hashes_of(settings),
+            generation=settings.policy.generation,
         )
+        serving = Serving(settings, scanner, whole(arguments.roots), daemon, signer)
     except (WebguardError, ValueError, OSError) as error:
         end.send(channel.Failed(message=str(error)[:4000]))
         raise SystemExit(1) from error

@@ -1,6 +1,7 @@
 """The workers: started, listened to, restarted. What they say is only believed where it may be."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -13,6 +14,7 @@ from webguard.daemon import channel
 from webguard.daemon.channel import Channel, Message
 from webguard.daemon.children import Inherited, Service, start_worker
 from webguard.daemon.protection import Protection
+from webguard.errors import HostError
 from webguard.model import Container, Event, Severity
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 _BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY = 60.0
 _STOP_GRACE = 2.0
+_APPLY = 20.0
+"""Seconds for a worker to load rules and lists while it serves."""
 # Questions of one worker under way at once; a worker that asks more is answered "nobody".
 _QUESTIONS = 64
 
@@ -29,7 +33,13 @@ class Tell(Protocol):
     """Record an event of the daemon's own."""
 
     def __call__(  # noqa: D102 - the class says it
-        self, kind: str, *, severity: Severity, subject: str, outcome: str, remedy: str
+        self,
+        kind: str,
+        *,
+        severity: Severity = ...,
+        subject: str = ...,
+        outcome: str = ...,
+        remedy: str = ...,
     ) -> None: ...
 
 
@@ -60,6 +70,8 @@ class Worker:
     )
     _stopping: bool = False
     _serves: bool = False
+    _applying: asyncio.Future[channel.Applied] | None = None
+    _ended_by_itself: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
         """Start the process and wait until it serves. Raises `HostError` with its reason."""
@@ -76,6 +88,46 @@ class Worker:
                 channel.Known(cgroups=container.cgroups, container=container, gone=gone)
             )
 
+    async def configure(self, inherited: Inherited, generation: int) -> None:
+        """Have it work by other settings; return when every request is judged by them.
+
+        Raises `HostError` with the reason; the process then still works by the
+        old ones, and a successor of it would too.
+        """
+        if self.service is None or not self._serves:
+            self.inherited = inherited  # it is starting: the next one starts with these
+            return
+        self._applying = asyncio.get_running_loop().create_future()
+        descriptors = (inherited.settings, inherited.rules, inherited.roots)
+        message = channel.Configure(generation=generation)
+        try:
+            if not self.service.channel.send(message, descriptors):
+                raise self._not_applied("it does not read")
+            async with asyncio.timeout(_APPLY):
+                applied = await self._applying
+        except TimeoutError as error:
+            raise self._not_applied(f"no answer within {_APPLY:g} s") from error
+        finally:
+            self._applying = None
+        if applied.problem or applied.generation != generation:
+            raise self._not_applied(applied.problem or "it answered for another generation")
+        self.inherited = inherited
+
+    def _not_applied(self, why: str) -> HostError:
+        return HostError(
+            f"configure webguard-proxy {self.number}", why, "the old settings stay in force"
+        )
+
+    async def drain(self, seconds: float) -> None:
+        """Have it accept nothing more and finish what is open. `keep` must run meanwhile."""
+        self._stopping = True
+        if self.service is None:
+            return
+        self.service.channel.send(channel.Drain(seconds=seconds))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds + _STOP_GRACE):
+                await self._ended_by_itself.wait()
+
     def kill(self) -> None:
         """End a process that hangs; `keep` starts its successor.
 
@@ -87,7 +139,7 @@ class Worker:
     async def keep(self) -> None:
         """Listen to the process; whenever it ends, start another, ever more slowly."""
         failures = 0
-        while not self._stopping:
+        while True:
             began = time.monotonic()
             if self.service is not None:
                 await self._listen(self.service)
@@ -95,6 +147,9 @@ class Worker:
                 self._serves = False
                 self.service.channel.close()
                 self.service = None
+                if self._stopping:
+                    self._ended_by_itself.set()
+                    return
                 self._ended(f"exit code {code}")
             failures = 0 if time.monotonic() - began > _STEADY else failures + 1
             await asyncio.sleep(_BACK_OFF[min(failures, len(_BACK_OFF)) - 1])
@@ -155,6 +210,9 @@ class Worker:
             case channel.Count():
                 self.counted = message
                 self.protection.reported[self.number] = time.monotonic()
+            case channel.Applied():
+                if self._applying is not None and not self._applying.done():
+                    self._applying.set_result(message)
             case channel.Probed():
                 self.ports.probed(message.port)
             case channel.Handshake():

@@ -94,6 +94,12 @@ class Web(Section):
         default="allow", description="write allow or block"
     )
 
+    workers: int = Field(
+        default=2, ge=1, le=64, description="write a number of processes from 1 to 64"
+    )
+    drain: int = Field(
+        default=10, ge=0, le=600, description="write a number of seconds from 0 to 600"
+    )
     origin_timeout: int = Field(
         default=120, ge=1, le=3600, description="write a number of seconds from 1 to 3600"
     )
@@ -124,6 +130,10 @@ class Tls(Section):
 class Runtimes(Section):
     """Where containers are found."""
 
+    podman: Annotated[AbsolutePath, AfterValidator(_socket)] = Field(
+        default="/run/podman/podman.sock",
+        description="write the absolute path of the engine's socket",
+    )
     docker: Annotated[AbsolutePath, AfterValidator(_socket)] = Field(
         default="/var/run/docker.sock",
         description="write the absolute path of the engine's socket",
@@ -137,6 +147,26 @@ class Runtimes(Section):
         default=("docker", "kubepods", "kubepods.slice", "libpod_parent"),
         description="write 1 to 32 different names relative to the cgroup root,"
         " of letters, digits and _ . : @ - without .. and without a leading slash",
+    )
+
+
+class Record(Section):
+    """How much of what happened is kept."""
+
+    keep_days: int = Field(
+        default=30, ge=1, le=3650, description="write a number of days from 1 to 3650"
+    )
+    keep_bytes: Annotated[int, BeforeValidator(_bytes), Field(ge=16 * 1024**2, le=1024**4)] = Field(
+        default=512 * 1024**2,
+        description="write a number of bytes, or a size like 512MiB, from 16MiB to 1024GiB",
+    )
+
+
+class Isolation(Section):
+    """What network isolation does."""
+
+    host_network: Literal["leave", "cut", "inspect"] = Field(
+        default="leave", description="write leave, cut or inspect"
     )
 
 
@@ -162,6 +192,12 @@ class Config(Section):
     )
     runtimes: Annotated[Runtimes, BeforeValidator(section)] = Field(
         default=Runtimes(), description="write the keys of runtimes indented below it"
+    )
+    store: Annotated[Record, BeforeValidator(section)] = Field(
+        default=Record(), description="write the keys of store indented below it"
+    )
+    isolation: Annotated[Isolation, BeforeValidator(section)] = Field(
+        default=Isolation(), description="write the keys of isolation indented below it"
     )
     log: Annotated[Log, BeforeValidator(section)] = Field(
         default=Log(), description="write the keys of log indented below it"

@@ -1,5 +1,7 @@
 """Ask a Docker engine, by its HTTP API on a unix socket, what it knows.
 
+Podman answers nearly the same questions: see `podman`.
+
 The engine is ours to trust, its answers are not: names, labels and images are
 text that whoever starts containers chose. So answers are bounded, and only the
 few fields we use are looked at.
@@ -10,9 +12,10 @@ None, `events` ends. One that is there and hangs, or answers nonsense, is a
 """
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator, Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import aiohttp
 from pydantic import (
@@ -27,12 +30,9 @@ from pydantic import (
 
 from webguard.errors import HostError
 
-RUNTIME = "docker"
 _MAX_ANSWER = 8 * 1024**2
 _MAX_LINE = 1024**2  # of the event stream; each repeats the container's labels
-_REMEDY = "see whether the engine is well: docker info; setting runtimes.docker names its socket"
-# rename: names are how people ask for a container.
-_EVENTS = '{"type":["container"],"event":["start","die","destroy","rename"]}'
+_FULL_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def _empty(value: object) -> object:
@@ -44,8 +44,14 @@ def _mapping(value: object) -> object:
     return {} if value is None else value
 
 
+def _digest(value: object) -> object:
+    """Give an image's id its algorithm, which Podman leaves out."""
+    return f"sha256:{value}" if isinstance(value, str) and _FULL_ID.fullmatch(value) else value
+
+
 type Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 type _Labels = Annotated[dict[str, str], BeforeValidator(_mapping)]
+type _Digest = Annotated[str, BeforeValidator(_digest)]
 type _Names = Annotated[tuple[str, ...], BeforeValidator(_empty)]
 
 
@@ -59,9 +65,11 @@ class Listed(_Answer):
     id: Id = Field(alias="Id")
     names: _Names = Field(default=(), alias="Names")
     image: str = Field(default="", alias="Image")
-    image_id: str = Field(default="", alias="ImageID")
+    image_id: _Digest = Field(default="", alias="ImageID")
     labels: _Labels = Field(default_factory=dict, alias="Labels")
     state: str = Field(default="", alias="State")
+    pod: str = Field(default="", alias="Pod")  # full id; Podman only, as is the next
+    pod_name: str = Field(default="", alias="PodName")
 
 
 class _State(_Answer):
@@ -79,7 +87,8 @@ class Inspected(_Answer):
 
     id: Id = Field(alias="Id")
     name: str = Field(default="", alias="Name")
-    image_id: str = Field(default="", alias="Image")
+    image_id: _Digest = Field(default="", alias="Image")
+    pod: str = Field(default="", alias="Pod")
     state: _State = Field(default=_State(), alias="State")
     settings: _Settings = Field(default=_Settings(), alias="Config")
 
@@ -92,6 +101,7 @@ class Inspected(_Answer):
             ImageID=self.image_id,
             Labels=self.settings.labels,
             State=self.state.status,
+            Pod=self.pod,
         )
 
 
@@ -105,7 +115,7 @@ class _Message(_Answer):
 
 
 class RuntimeEvent(BaseModel):
-    """Something happened to a container: start, die, destroy or rename."""
+    """Something happened to a container: `action` is the engine's own word for it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -119,13 +129,29 @@ _LIST: TypeAdapter[tuple[Listed, ...]] = TypeAdapter(tuple[Listed, ...])
 class Docker:
     """The engine behind one socket. Holds no connection."""
 
+    runtime: ClassVar[str] = "docker"
+    """What its containers' `Container.runtime` is."""
+
+    _name: ClassVar[str] = "Docker"
+    _list: ClassVar[str] = "/containers/json?all=1"
+    _container: ClassVar[str] = "/containers/{}/json"
+    # rename: names are how people ask for a container.
+    _told: ClassVar[tuple[str, ...]] = ("start", "die", "destroy", "rename")
+    _remedy: ClassVar[str] = (
+        "see whether the engine is well: docker info; setting runtimes.docker names its socket"
+    )
+
     def __init__(self, socket: str, *, timeout: float = 5) -> None:
         self._socket = socket
         self._timeout = timeout
 
+    def absence(self) -> HostError:
+        """Return what to say when there should be an engine and is none."""
+        return self._error("look for it", "nobody listens there")
+
     async def list_containers(self) -> tuple[Listed, ...] | None:
         """Return all containers, running or not; None if there is no engine."""
-        answer = await self._get("/containers/json?all=1", self._timeout)
+        answer = await self._get(self._list, self._timeout)
         if answer is None:
             return None
         status, body = answer
@@ -141,9 +167,9 @@ class Docker:
 
         `within` seconds, if the usual time is too long for the caller.
         """
-        if not re.fullmatch(r"[0-9a-f]{64}", id_):
+        if not _FULL_ID.fullmatch(id_):
             return None  # nothing else may become part of the request
-        answer = await self._get(f"/containers/{id_}/json", within or self._timeout)
+        answer = await self._get(self._container.format(id_), within or self._timeout)
         if answer is None or answer[0] == 404:
             return None
         status, body = answer
@@ -166,11 +192,12 @@ class Docker:
         refresh now and then.
         """
         timeout = aiohttp.ClientTimeout(total=None)
+        filters = json.dumps({"type": ["container"], "event": self._told})
         async with self._session(timeout) as session:
             try:
                 async with asyncio.timeout(self._timeout):
                     response = await session.get(
-                        "http://docker/events", params={"filters": _EVENTS}, allow_redirects=False
+                        "http://docker/events", params={"filters": filters}, allow_redirects=False
                     )
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 self._absent_or_raise("watch events", error)
@@ -235,7 +262,7 @@ class Docker:
             raise self._error(tried, str(error) or type(error).__name__) from error
 
     def _error(self, tried: str, answer: str) -> HostError:
-        return HostError(f"Docker engine at {self._socket}: {tried}", answer, _REMEDY)
+        return HostError(f"{self._name} engine at {self._socket}: {tried}", answer, self._remedy)
 
 
 def _event(line: bytes) -> RuntimeEvent | None:

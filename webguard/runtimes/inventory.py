@@ -1,8 +1,8 @@
 """Which containers run now, and what they are called.
 
 The kernel says which there are (`proc`), engines say what they are called
-(`docker`). An engine that is absent, hangs or restarts costs names, never a
-container.
+(`docker`, `podman`). An engine that is absent, hangs or restarts costs the names
+of its own containers, never a container.
 
 A container is known by (runtime, full id, start time of its first process).
 After a restart the same id has another start time and another cgroup: the old
@@ -14,9 +14,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from webguard.errors import HostError, NotFoundError, RefusedError
-from webguard.model import Container
+from webguard.errors import NotFoundError, RefusedError
+from webguard.model import Container, Network
 from webguard.runtimes import docker, proc
+from webguard.runtimes.place import Layout
+from webguard.runtimes.source import Source
 
 # Containers choose these; they go to every worker, into every event and onto screens.
 _MAX_TEXT = 1024
@@ -28,23 +30,44 @@ _POD = ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name")
 class Inventory:
     """The containers of this host. Use it from one event loop.
 
-    `root` is the cgroup v2 hierarchy's (`proc.unified_root()`).
+    `root` is the cgroup v2 hierarchy's (`proc.unified_root()`). `parents` are the
+    cgroup parents of the settings: see `place`.
     """
 
-    def __init__(self, *, root: Path, engine: docker.Docker, lookup: float = 0.25) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path,
+        engines: Iterable[docker.Docker],
+        parents: Iterable[str] = (),
+        lookup: float = 0.25,
+    ) -> None:
         self._root = root
-        self._engine = engine
+        self._sources = tuple(Source(each) for each in engines)
+        self._parents = frozenset(parents)
         # How long an unknown container's connection may wait for a name: half of
         # the 500 ms that `Identify` has altogether.
         self._lookup = lookup
         self._own_netns = proc.own_netns()
         self._running: dict[str, Container] = {}  # by full id
         self._resolved: dict[str, Container] = {}  # since the last walk began
-        self._listed: dict[str, docker.Listed] = {}
         self._refreshing = asyncio.Lock()
-        self.engine_present = False
-        self.problem = ""
-        """Why the engine's names are missing or old; "" if they are not."""
+
+    @property
+    def engine_present(self) -> bool:
+        """Whether an engine answered when it was last asked."""
+        return any(each.present for each in self._sources)
+
+    @property
+    def problem(self) -> str:
+        """Why names are missing or old, engine by engine; "" if they are not.
+
+        An engine that is absent is a problem only if a host-network container of its
+        own runs: most hosts have one engine, and Podman needs none.
+        """
+        hosts = {each.runtime for each in self.containers if each.network is Network.HOST}
+        found = (each.problem(needed=each.engine.runtime in hosts) for each in self._sources)
+        return "; ".join(each for each in found if each)
 
     @property
     def containers(self) -> tuple[Container, ...]:
@@ -77,28 +100,31 @@ class Inventory:
                 f"{query[:80]!r} fits several containers: {shown}{more} (give the full id)"
             )
         (id_,) = matches
-        if id_ not in self._running:
+        source = self._source_of(id_)
+        if id_ not in self._running and source is not None:
             raise RefusedError(
                 f"the container {self._show(id_)} is not running, its state is"
-                f" {self._listed[id_].state[:32]!a} (start it first: docker start {id_[:12]})"
+                f" {source.listed[id_].state[:32]!a}"
+                f" (start it first: {source.engine.runtime} start {id_[:12]})"
             )
         return self._running[id_]
 
     def is_deleted(self, runtime: str, id_: str) -> bool:
-        """Return whether the engine says that it has no such container, not even a stopped one.
+        """Return whether its engine says that it has no such container, not even a stopped one.
 
-        Of other runtimes' containers we are never told that.
+        Of runtimes without an engine we are never told that.
         """
-        answers = self.engine_present and not self.problem
-        known = id_ in self._listed or id_ in self._running
-        return runtime == docker.RUNTIME and answers and not known
+        answers = any(each.answers and each.engine.runtime == runtime for each in self._sources)
+        known = id_ in self._running or self._source_of(id_) is not None
+        return answers and not known
 
     async def refresh(self) -> None:
         """Look at everything again. Never raises for an engine: see `problem`."""
         async with self._refreshing:
-            await self._ask_engine()
+            await asyncio.gather(*(each.ask() for each in self._sources))
             self._resolved = {}
-            seen = await asyncio.to_thread(proc.containers, self._root, self._own_netns)
+            layout = self._layout()
+            seen = await asyncio.to_thread(proc.containers, self._root, self._own_netns, layout)
             running = self._merge(seen)
             # What was resolved while we walked may have started behind our back.
             late = {
@@ -123,40 +149,38 @@ class Inventory:
                 return None
         except (OSError, ValueError):
             return None
-        seen = await asyncio.to_thread(proc.at, self._root, path, self._own_netns)
+        asked = await self._learn_pod(path)
+        seen = await asyncio.to_thread(proc.at, self._root, path, self._own_netns, self._layout())
         if seen is None:
             return None
         id_ = seen.place.id
         known = self._running.get(id_)
         if known is not None and known.started == seen.started and seen.cgroup in known.cgroups:
             return known
-        if id_ not in self._listed:
+        if not asked and self._source_of(id_) is None:
             await self._look_up(id_)
         container = self._describe(seen)
         self._running[id_] = self._resolved[id_] = container
         return container
 
-    async def _ask_engine(self) -> None:
-        try:
-            listed = await self._engine.list_containers()
-        except HostError as error:
-            self.problem = str(error)  # keep the names we have
-            return
-        self.engine_present = listed is not None
-        self.problem = ""
-        # An engine that is being restarted is absent for a while; what it called
-        # its containers, which go on running, has not changed.
-        if listed is not None:
-            self._listed = {each.id: each for each in listed}
+    def _layout(self) -> Layout:
+        pods = (one.pod for each in self._sources for one in each.listed.values())
+        return Layout(parents=self._parents, pods=frozenset(pods) - {""})
+
+    async def _learn_pod(self, path: str) -> bool:
+        """Ask about a path that looks like a new pod's, before we read it. Whether we asked.
+
+        Only an engine's word makes it a pod (`_layout`): a forged one stays what it is.
+        """
+        perhaps = self._layout().perhaps_pod(path)
+        if perhaps is None or any(self._source_of(each) for each in perhaps):
+            return False
+        await self._look_up(perhaps[1])
+        return True
 
     async def _look_up(self, id_: str) -> None:
-        try:
-            inspected = await self._engine.inspect(id_, within=self._lookup)
-        except HostError as error:
-            self.problem = str(error)
-            return
-        if inspected is not None:
-            self._listed[id_] = inspected.listed()
+        """Ask all engines at once: together they may take no longer than one."""
+        await asyncio.gather(*(each.look_up(id_, self._lookup) for each in self._sources))
 
     def _merge(self, seen: Iterable[proc.Seen]) -> dict[str, Container]:
         running: dict[str, Container] = {}
@@ -172,7 +196,6 @@ class Inventory:
 
     def _describe(self, seen: proc.Seen) -> Container:
         place = seen.place
-        listed = self._listed.get(place.id)
         container = Container(
             runtime=place.runtime,
             id=place.id,
@@ -182,34 +205,47 @@ class Inventory:
             netns=seen.netns,
             network=seen.network,
         )
-        if listed is None:
+        source = self._source_of(place.id, place.runtime)
+        if source is None:
             return container
+        listed = source.listed[place.id]
         labels = sorted(listed.labels.items())[:_MAX_LABELS]
         pod = "/".join(_text(listed.labels.get(key, "")) for key in _POD).strip("/")
+        hinted = any(place.runtime == each.engine.runtime for each in self._sources)
         return replace(
             container,
-            runtime=docker.RUNTIME,
+            # Docker's socket may be Podman's, by its package podman-docker: then both
+            # know a container, and its cgroup's name says whose it is.
+            runtime=place.runtime if hinted else source.engine.runtime,
             name=_name(listed),
             image=_text(listed.image),
             image_digest=_text(listed.image_id),
             labels=tuple((_text(key), _text(value)) for key, value in labels),
-            pod=pod,
+            pod=pod or _text(listed.pod_name or listed.pod),
         )
+
+    def _source_of(self, id_: str, hint: str = "") -> Source | None:
+        """Return who knows a container: the runtime its cgroup hints at, or else the first."""
+        knowing = [each for each in self._sources if id_ in each.listed]
+        knowing.sort(key=lambda each: each.engine.runtime != hint)
+        return knowing[0] if knowing else None
 
     def _matches(self, query: str) -> set[str]:
         """Return the full ids that `query` fits, of running and of stopped containers."""
-        known = self._running.keys() | self._listed.keys()
+        listed = [(id_, each) for one in self._sources for id_, each in one.listed.items()]
+        known = self._running.keys() | {id_ for id_, _ in listed}
         if query in known:
             return {query}
         by_id = {each for each in known if len(query) >= 4 and each.startswith(query)}
-        by_name = {id_ for id_, each in self._listed.items() if query and query in _names(each)}
+        by_name = {id_ for id_, each in listed if query and query in _names(each)}
         # Both, and not names first: or a container named after another's short id
         # would get what was meant for that one.
         return by_id | by_name
 
     def _show(self, id_: str) -> str:
         """Name a container in a message; its own name is its own text."""
-        name = _name(self._listed[id_]) if id_ in self._listed else ""
+        source = self._source_of(id_)
+        name = _name(source.listed[id_]) if source else ""
         return f"{id_[:12]} ({name!a})" if name else id_[:12]
 
 

@@ -1,14 +1,11 @@
 """See containers as the kernel does: through cgroups and /proc, whatever the runtime.
 
-Every runtime gives a container a cgroup of its own and puts the full id in its
-name. That, and what /proc says about the processes below it, is true whether
-or not an engine answers, so this file is where identity comes from; an engine
-only adds names.
+Every runtime gives a container a cgroup of its own, whose name is its id (`place`).
+That, and what /proc says about the processes below it, is true whether or not an
+engine answers, so this is where identity comes from; an engine only adds names.
 
 What is read here a container may have written: it can make cgroups below its
-own (never above), with any name, and start processes with any name. So the
-*outermost* directory that looks like a container decides, whatever lies below,
-and every read is bounded.
+own, and start processes with any name. So every read is bounded.
 """
 
 import os
@@ -21,36 +18,13 @@ from pathlib import Path
 
 from webguard.errors import HostError
 from webguard.model import Network
+from webguard.runtimes.place import Layout, Place
 
 _PROC = Path("/proc")
 _MAX_READ = 64 * 1024  # a cgroup path has at most 4096 bytes, and a hybrid host has some 13 lines
 _MAX_MOUNTS = 8 * 1024**2
 _MAX_SUBGROUPS = 1024  # of one container; a hostile one can make as many as it likes
 _MAX_MEMBERS = 4096  # of one container, oldest first: enough to find its first process
-
-# docker/ID, docker-ID.scope, libpod-ID.scope, cri-containerd-ID.scope, crio-ID.scope,
-# nerdctl-ID.scope, kubepods/.../ID. Not libpod-conmon-ID or crio-conmon-ID: those hold
-# the monitor, a host process.
-_NAME = re.compile(r"(?:(docker|libpod|cri-containerd|crio|nerdctl)-)?([0-9a-f]{64})(?:\.scope)?")
-_RUNTIMES = {
-    "docker": "docker",
-    "libpod": "podman",
-    "libpod_parent": "podman",
-    "cri-containerd": "cri",
-    "crio": "cri",
-    "kubepods": "cri",
-    "kubepods.slice": "cri",
-}
-UNKNOWN_RUNTIME = "proc"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """The cgroup of a container, as its path says."""
-
-    id: str
-    runtime: str  # what the path suggests, "proc" if nothing
-    path: str  # of the container's own cgroup, from the v2 root, with a leading slash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +60,7 @@ def own_netns() -> int:
     return (_PROC / "self/ns/net").stat().st_ino
 
 
-def containers(root: Path, own_netns: int) -> tuple[Seen, ...]:
+def containers(root: Path, own_netns: int, layout: Layout) -> tuple[Seen, ...]:
     """Return every container that has a process, in one pass over /proc.
 
     `root` is that of the v2 hierarchy. Blocks for some 30 us per process of the
@@ -95,11 +69,11 @@ def containers(root: Path, own_netns: int) -> tuple[Seen, ...]:
     first: dict[str, tuple[int, int]] = {}
     places: dict[str, Place] = {}
     for pid in _pids():
-        known = _process(pid)
+        known = _process(pid, layout)
         if known is None:
             continue
         started, path = known
-        place = locate(path)
+        place = layout.locate(path)
         if place is None:
             continue
         places[place.path] = place
@@ -108,36 +82,23 @@ def containers(root: Path, own_netns: int) -> tuple[Seen, ...]:
     return tuple(each for each in seen if each is not None)
 
 
-def at(root: Path, path: str, own_netns: int) -> Seen | None:
+def at(root: Path, path: str, own_netns: int, layout: Layout) -> Seen | None:
     """Return the container that the cgroup `path` (from the v2 root) belongs to.
 
     None if it belongs to none, or is gone. Reads that cgroup and those below
     it, not the whole of /proc, so it is quick enough to be asked while a
     connection waits.
     """
-    place = locate(path)
+    place = layout.locate(path)
     if place is None:
         return None
     found: list[tuple[int, int]] = []
     for pid in _members(root / place.path.lstrip("/")):
-        known = _process(pid)
+        known = _process(pid, layout)
         # Between the two reads the pid may have become somebody else's.
-        if known is not None and locate(known[1]) == place:
+        if known is not None and layout.locate(known[1]) == place:
             found.append((known[0], pid))
     return _measure(root, place, min(found), own_netns) if found else None
-
-
-def locate(path: str) -> Place | None:
-    """Return the container that a cgroup path lies in: the outermost name that is one."""
-    parts = path.split("/")
-    for index, part in enumerate(parts):
-        if found := _NAME.fullmatch(part):
-            hints = (found[1], *parts[:index])
-            runtime = next(
-                (_RUNTIMES[hint] for hint in hints if hint in _RUNTIMES), UNKNOWN_RUNTIME
-            )
-            return Place(id=found[2], runtime=runtime, path="/".join(parts[: index + 1]))
-    return None
 
 
 def parse_cgroup(content: bytes) -> str | None:
@@ -187,7 +148,7 @@ def _pids() -> Iterator[int]:
                 yield int(entry.name)
 
 
-def _process(pid: int) -> tuple[int, str] | None:
+def _process(pid: int, layout: Layout) -> tuple[int, str] | None:
     """Return start time and v2 path of a process, or None if it is gone."""
     try:
         # All reads through one descriptor are of one process: when it ends they
@@ -198,7 +159,7 @@ def _process(pid: int) -> tuple[int, str] | None:
     try:
         path = parse_cgroup(_read_at(folder, "cgroup"))
         # Most processes are not in a container: spare them the second read.
-        if path is None or locate(path) is None:
+        if path is None or layout.locate(path) is None:
             return None
         started = parse_started(_read_at(folder, "stat"))
     except OSError:

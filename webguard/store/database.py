@@ -56,7 +56,6 @@ class Database:
             with _sorted():
                 self._connection = self._engine.connect()
                 self.migrated = migrate.prepare(self._connection, path, _moment())
-                self._connection.rollback()
                 # Not before: it would alter a file that turns out not to be ours.
                 self._run("journal_mode=WAL")
                 self.since = self._begun()

@@ -35,6 +35,7 @@ def prepare(connection: Connection, path: Path, moment: str) -> str:
     record that is not ours or is of a later version, and when it cannot be migrated.
     """
     found = _revision(connection, path)
+    connection.rollback()
     if found == HEAD:
         return ""
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells each step
@@ -74,18 +75,18 @@ def _revision(connection: Connection, path: Path) -> str:
 def _copy(connection: Connection, path: Path, name: str) -> str:
     """Copy the whole data base to a new file beside it."""
     target = path.with_name(name)
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    source = connection.connection.driver_connection
-    if not isinstance(source, sqlite3.Connection):
-        raise TypeError("the record is SQLite's")
-    copy = sqlite3.connect(target)
+    descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    cursor = connection.connection.cursor()
     try:
-        source.backup(copy)
-    except sqlite3.Error:
+        # Not sqlite3's backup(): on a locked file that tries for ever.
+        cursor.execute("VACUUM INTO ?", (str(target),))
+        os.fsync(descriptor)
+    except BaseException:
         target.unlink()  # half a copy is worse than none
         raise
     finally:
-        copy.close()
+        cursor.close()
+        os.close(descriptor)
     return name
 
 
@@ -94,7 +95,6 @@ def _upgrade(connection: Connection, config: "Config", path: Path) -> None:
     from alembic.util import CommandError
 
     config.attributes["connection"] = connection
-    connection.rollback()
     try:
         with connection.begin():
             command.upgrade(config, "head")

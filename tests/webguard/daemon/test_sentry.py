@@ -14,7 +14,7 @@ import pytest
 
 from webguard.daemon import sentry
 
-HOME = "/nonexistent"
+HOME = "/proc/no-such-cgroup"
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -82,7 +82,8 @@ def test_only_death_makes_it_remove_things(tmp_path: Path, goodbye: bool) -> Non
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(20)
     argv = [sys.executable, "-I", "-S", sentry.__file__, str(theirs.fileno()), json.dumps(task)]
-    with ours, theirs, subprocess.Popen(argv, pass_fds=[theirs.fileno()]) as process:
+    # The socket is closed first: its end is what the process waits for.
+    with theirs, subprocess.Popen(argv, pass_fds=[theirs.fileno()]) as process, ours:
         theirs.close()
         # There is no such cgroup; what is to be removed with it is remembered all the same.
         said = ask(ours, {"enter": HOME, "rmdir": [str(tmp_path / "later")], "number": 1})

@@ -1,7 +1,7 @@
 """Addresses: one form for each."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webguard.policy import address
@@ -50,9 +50,20 @@ def test_a_path_has_one_form(text: str, expected: str) -> None:
     assert address.path(text) == expected
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_the_form_of_a_host_is_its_own_form(name: str) -> None:
     once = address.host(name)
 
     if once.isascii():
         assert address.host(once) == once
+
+
+def test_a_name_that_is_too_long_to_resolve_is_not_worked_on() -> None:
+    """The work of IDNA grows with the square of the length."""
+    assert address.host("ü" * 254) == "ü" * 254
+    assert address.host("ü" * 40) != "ü" * 40
+
+
+def test_a_number_that_is_too_long_for_an_address_is_none() -> None:
+    assert address.host("0x" + "0" * 70 + "1") == "0x" + "0" * 70 + "1"

@@ -59,9 +59,7 @@ def test_every_kind_of_list_is_read(tmp_path: Path) -> None:
         pytest.param("name: a\ntype: block\nentries: []", 2, "write type: and blocked", id="type"),
         pytest.param("name: A b\ntype: blocked\nentries: []", 1, "a-z", id="name"),
         pytest.param("name: a\ntype: blocked", 1, "either entries or a file", id="nothing in it"),
-        pytest.param(
-            "name: a\ntype: blocked\nentries: []\nfile: x.txt", 4, "keep one", id="both"
-        ),
+        pytest.param("name: a\ntype: blocked\nentries: []\nfile: x.txt", 4, "keep one", id="both"),
         pytest.param("name: a\ntype: blocked\nentry: []", 3, "did you mean entries?", id="typo"),
         pytest.param("name: a\nname: b\n", 2, "here twice", id="duplicate key"),
         pytest.param("name: a\ntype: blocked\nentries: x", 3, "a list of texts", id="word"),

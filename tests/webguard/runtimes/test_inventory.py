@@ -34,6 +34,12 @@ class FakeEngine(Docker):
         return None
 
 
+class FakePodman(FakeEngine):
+    """The same, of the other kind."""
+
+    runtime = "podman"
+
+
 def stopped(id_: str, *names: str, state: str = "exited") -> Listed:
     return Listed(Id=id_, Names=names, State=state)
 
@@ -42,7 +48,7 @@ async def an_inventory(
     tmp_path: Path, *answers: tuple[Listed, ...] | HostError | None
 ) -> Inventory:
     # An empty folder for a cgroup root: nothing on this machine runs there.
-    inventory = Inventory(root=tmp_path, engine=FakeEngine(*answers))
+    inventory = Inventory(root=tmp_path, engines=(FakeEngine(*answers),))
     for _ in answers:
         await inventory.refresh()
     return inventory
@@ -141,6 +147,29 @@ async def test_a_container_that_was_removed_is_forgotten(tmp_path: Path) -> None
         inventory.find("shop")
 
 
+async def test_an_engine_that_hangs_costs_no_names_of_the_other(tmp_path: Path) -> None:
+    hanging = FakePodman(HostError("Podman engine at /x: list", "hangs", "y"))
+    inventory = Inventory(root=tmp_path, engines=(hanging, FakeEngine((stopped(ID, "/shop"),))))
+
+    await inventory.refresh()
+
+    assert inventory.engine_present
+    assert inventory.problem == "Podman engine at /x: list: hangs (y)"
+    with pytest.raises(RefusedError, match="docker start"):
+        inventory.find("shop")
+
+
+async def test_a_name_that_two_engines_know_is_nobodys(tmp_path: Path) -> None:
+    engines = (FakeEngine((stopped(ID, "/shop"),)), FakePodman((stopped(NEAR, "shop"),)))
+    inventory = Inventory(root=tmp_path, engines=engines)
+    await inventory.refresh()
+
+    with pytest.raises(NotFoundError, match="fits several"):
+        inventory.find("shop")
+    with pytest.raises(RefusedError, match=f"podman start {NEAR[:12]}"):
+        inventory.find(NEAR[:12])
+
+
 def inode(path: Path) -> int:
     return path.stat().st_ino
 
@@ -164,3 +193,13 @@ async def test_a_container_is_deleted_when_its_engine_says_so_and_not_when_it_is
     hanging = HostError("list containers", "it does not answer", "see docker info")
     for answers in ((None,), ((), hanging), ((), None)):
         assert not (await an_inventory(tmp_path, *answers)).is_deleted("docker", NEAR)
+
+
+async def test_whether_a_container_is_deleted_is_its_own_engines_word(tmp_path: Path) -> None:
+    hanging = FakePodman(HostError("list containers", "it does not answer", "see podman"))
+    inventory = Inventory(root=tmp_path, engines=(FakeEngine(()), hanging))
+    await inventory.refresh()
+
+    assert inventory.is_deleted("docker", ID)
+    assert not inventory.is_deleted("podman", ID)
+    assert not inventory.is_deleted("proc", ID)

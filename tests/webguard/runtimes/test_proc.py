@@ -7,8 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from webguard.runtimes.proc import (
-    Place,
-    locate,
     own_netns,
     parse_cgroup,
     parse_mountinfo,
@@ -18,65 +16,6 @@ from webguard.runtimes.proc import (
 
 ID = "0123456789abcdef" * 4
 OTHER = "f" * 64
-
-
-@pytest.mark.parametrize(
-    ("path", "runtime", "own"),
-    [
-        pytest.param(f"/docker/{ID}", "docker", "", id="docker, cgroupfs"),
-        pytest.param(f"/system.slice/docker-{ID}.scope", "docker", "", id="docker, systemd"),
-        pytest.param(f"/machine.slice/libpod-{ID}.scope", "podman", "", id="podman, systemd"),
-        pytest.param(
-            f"/machine.slice/libpod-{ID}.scope/container", "podman", "/container", id="crun"
-        ),
-        pytest.param(f"/libpod_parent/libpod-{ID}", "podman", "", id="podman, cgroupfs"),
-        pytest.param(
-            f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/a/b",
-            "podman",
-            "/a/b",
-            id="podman, rootless",
-        ),
-        pytest.param(
-            f"/kubepods.slice/kubepods-pod1_2.slice/cri-containerd-{ID}.scope",
-            "cri",
-            "",
-            id="kubernetes, systemd",
-        ),
-        pytest.param(f"/kubepods/burstable/pod1-2/{ID}", "cri", "", id="kubernetes, cgroupfs"),
-        pytest.param(f"/kubepods.slice/crio-{ID}.scope", "cri", "", id="cri-o"),
-        pytest.param(f"/system.slice/nerdctl-{ID}.scope", "proc", "", id="nerdctl"),
-        pytest.param(f"/own/parent/{ID}", "proc", "", id="own parent"),
-        pytest.param(f"/{ID}", "proc", "", id="at the root"),
-        pytest.param(f"/docker/{ID}/init.scope", "docker", "/init.scope", id="systemd inside"),
-        pytest.param(f"/docker/{ID}/docker/{OTHER}", "docker", f"/docker/{OTHER}", id="dind"),
-        pytest.param(
-            f"/docker/{ID}/{OTHER}", "docker", f"/{OTHER}", id="another's id, forged below"
-        ),
-    ],
-)
-def test_the_outermost_container_of_a_path_is_found(path: str, runtime: str, own: str) -> None:
-    assert locate(path) == Place(id=ID, runtime=runtime, path=path.removesuffix(own))
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "",
-        "/docker",
-        "/system.slice/ssh.service",
-        f"/docker/{ID[:-1]}",
-        f"/docker/{ID}0",
-        f"/docker/{ID.upper()}",
-        f"/docker/{ID} (deleted)",
-        f"/machine.slice/libpod-conmon-{ID}.scope",
-        f"/kubepods.slice/crio-conmon-{ID}.scope",
-        f"/docker/x{ID}",
-        f"/docker/{ID}\n",
-    ],
-)
-def test_what_is_no_container_is_none(path: str) -> None:
-    assert locate(path) is None
 
 
 def test_the_v2_line_is_found_on_a_hybrid_host() -> None:
@@ -148,16 +87,3 @@ def test_any_bytes_are_parsed_without_raising(content: bytes) -> None:
     parse_cgroup(b"0::/" + content)
     parse_started(b"1 (" + content)
     parse_mountinfo(b"1 1 1 / /\\777" + content + b" - cgroup2 x")
-
-
-parts = st.sampled_from([ID, OTHER, f"docker-{ID}.scope", "docker", "kubepods", "..", "", "x"])
-
-
-@settings(deadline=None)
-@given(st.lists(parts | st.text(max_size=5), max_size=6).map("/".join))
-def test_a_place_is_always_a_beginning_of_the_path(path: str) -> None:
-    place = locate(path)
-
-    if place is not None:
-        assert f"{path}/".startswith(f"{place.path}/")
-        assert place.path.count(ID) + place.path.count(OTHER) == 1

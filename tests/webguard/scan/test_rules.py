@@ -84,9 +84,9 @@ def ordinary(folder: str) -> Iterator[Path]:
         folders.sort()
         for name in sorted(files):
             path = Path(root, name)
-            if path.is_file() and not path.is_symlink() and os.access(path, os.R_OK):
-                if path.stat().st_size < 512 * 1024:
-                    yield path
+            plain = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
+            if plain and path.stat().st_size < 512 * 1024:
+                yield path
 
 
 @pytest.mark.parametrize("folder", ORDINARY)

@@ -1,0 +1,152 @@
+"""Give a running daemon's place to a successor, without a connection refused or unseen.
+
+The successor (`webguard run --take-over`) asks over a socket that only root can
+open, and gets what there can be only one of: the instance's lock and the
+listening sockets. From then on both accept, both inspect, and each has tables
+of its own generation. When the successor has seen its own self-test go through
+the containers' rule it says so; only then does the old daemon withdraw its
+tables, let its connections end, and go, leaving behind what is the successor's.
+
+If the successor fails on the way, its end of the socket closes and nothing has
+changed for the old daemon.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from webguard.daemon.paths import Paths
+from webguard.errors import HostError, UnreachableError
+
+_CREDENTIALS = struct.Struct("=iII")
+_LARGEST = 65536
+_MOST_SOCKETS = 16
+_LIVE = b"live"
+_ANSWER = 10.0
+_LEAVE = 60.0
+
+
+type Gift = Callable[[], tuple[list[int], list[Path]]]
+"""The descriptors (lock, then listening sockets) and folders that a successor gets."""
+
+
+@dataclass(slots=True)
+class Inheritance:
+    """What a successor got: the lock, the listening sockets, and folders to remove at its end."""
+
+    lock: int
+    listen: list[socket.socket]
+    removable: list[Path]
+    _pipe: socket.socket
+
+    def say_live(self) -> None:
+        """Tell the predecessor that we protect, and wait until it has withdrawn its tables."""
+        try:
+            self._pipe.send(_LIVE)
+            self._pipe.settimeout(_LEAVE)
+            self._pipe.recv(1)  # its end closes when it is gone, or answers
+        except OSError:
+            pass  # gone already
+        finally:
+            self._pipe.close()
+
+
+def take(paths: Paths) -> Inheritance:
+    """Ask the running daemon for its place. Raises `UnreachableError` if there is none."""
+    pipe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pipe.settimeout(_ANSWER)
+    try:
+        pipe.connect(str(paths.handover))
+        data, found, _flags, _address = socket.recv_fds(
+            pipe, _LARGEST, _MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC
+        )
+        told = json.loads(data)
+    except (OSError, ValueError) as error:
+        pipe.close()
+        raise UnreachableError(
+            f"no daemon gives its place at {paths.handover}: {error} (start without --take-over)"
+        ) from error
+    if len(found) < 2:
+        pipe.close()
+        raise HostError("take over", "the daemon sent no sockets", "stop it, and start anew")
+    lock, *listen = found
+    return Inheritance(
+        lock=lock,
+        listen=[socket.socket(fileno=each) for each in listen],
+        removable=[Path(each) for each in told["removable"]],
+        _pipe=pipe,
+    )
+
+
+class Offer:
+    """Our place, offered while the block runs. `taken` is told when a successor protects."""
+
+    def __init__(self, paths: Paths, gift: Gift, taken: Callable[[], None]) -> None:
+        self._path = paths.handover
+        self._gift = gift
+        self._taken = taken
+        self._pipes: list[socket.socket] = []
+        self._listening = socket.socket(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
+        )
+        self._bound = 0
+
+    async def __aenter__(self) -> None:
+        """Bind where only root may connect."""
+        before = os.umask(0o177)
+        try:
+            # We hold the instance's lock: what lies there is a dead daemon's, or a predecessor's.
+            self._path.unlink(missing_ok=True)
+            self._listening.bind(str(self._path))
+        except OSError as error:
+            self._listening.close()
+            raise HostError(f"bind {self._path}", str(error), "is there room?") from error
+        finally:
+            os.umask(before)
+        self._listening.listen(1)
+        self._bound = self._path.stat().st_ino
+        asyncio.get_running_loop().add_reader(self._listening, self._asked)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Withdraw the offer. A successor's own socket at the path is left alone."""
+        asyncio.get_running_loop().remove_reader(self._listening)
+        self._listening.close()
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_ino == self._bound:
+                self._path.unlink()
+
+    def _asked(self) -> None:
+        with contextlib.suppress(OSError):
+            pipe, _ = self._listening.accept()
+            if not _is_root(pipe):
+                pipe.close()
+                return
+            pipe.setblocking(False)
+            descriptors, removable = self._gift()
+            message = json.dumps({"removable": [str(each) for each in removable]}).encode()
+            socket.send_fds(pipe, [message], descriptors)
+            self._pipes.append(pipe)
+            asyncio.get_running_loop().add_reader(pipe, self._answered, pipe)
+
+    def _answered(self, pipe: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(pipe)
+        said = b""
+        with contextlib.suppress(OSError):
+            said = pipe.recv(16)
+        if said == _LIVE:
+            self._taken()  # the pipe stays open until we are gone: the successor waits for that
+        else:
+            self._pipes.remove(pipe)
+            pipe.close()
+
+
+def _is_root(pipe: socket.socket) -> bool:
+    credentials = pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, uid, _gid = _CREDENTIALS.unpack(credentials)
+    return int(uid) == 0

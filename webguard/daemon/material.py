@@ -1,0 +1,82 @@
+"""What the daemon works by, read from the operator's files: all of it good, or none of it.
+
+Reading compiles the rules, so it belongs in a thread. Whatever is wrong is a
+`ConfigError` with file, line and remedy, and what was in force stays in force.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from webguard.daemon.paths import Paths
+from webguard.daemon.settings import Settings
+from webguard.errors import ConfigError
+from webguard.policy.config import Config, load
+from webguard.policy.decide import Policy
+from webguard.policy.load import load_policy
+from webguard.scan.engine import compile_rules, shipped_rules
+
+_LARGEST_RULES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """One generation of settings, policy and compiled rules."""
+
+    config: Config
+    policy: Policy
+    rules: bytes
+
+    def for_workers(self, probe_cgroup: int) -> bytes:
+        """Return what workers are told, as bytes for a sealed file."""
+        web = self.config.web
+        return (
+            Settings(
+                policy=self.policy,
+                max_body=web.max_body,
+                origin_timeout=web.origin_timeout,
+                probe_cgroup=probe_cgroup,
+                log_level=self.config.log.level,
+            )
+            .model_dump_json()
+            .encode()
+        )
+
+
+def read(paths: Paths, config: Path | None, generation: int) -> Material:
+    """Read everything again. Raises `ConfigError`."""
+    settings = read_settings(paths, config)
+    return Material(
+        config=settings,
+        policy=load_policy(settings, groups=paths.groups, lists=paths.lists, generation=generation),
+        rules=compile_rules(shipped_rules() | own_rules(paths.rules)),
+    )
+
+
+def read_settings(paths: Paths, config: Path | None) -> Config:
+    """Read the settings alone; the instance may come from the command line."""
+    path = config or paths.config
+    found = load(path)
+    if found.instance == Config().instance:
+        return found.model_copy(update={"instance": paths.instance})
+    if paths.instance not in (Config().instance, found.instance):
+        raise ConfigError(
+            str(path), f"instance is {found.instance}, but --instance {paths.instance} was given"
+        )
+    return found
+
+
+def own_rules(folder: Path) -> dict[str, str]:
+    """Return the operator's scan rules; none if there is no such folder."""
+    if not folder.is_dir():
+        return {}
+    found = {}
+    for path in sorted(folder.glob("*.yar")):
+        try:
+            if path.stat().st_size > _LARGEST_RULES:
+                raise ConfigError(str(path), "larger than 16 MiB (split it)")
+            found[str(path)] = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                str(path), f"cannot read it: {error} (correct or remove it)"
+            ) from error
+    return found

@@ -1,0 +1,169 @@
+"""webguard-scan: the unprivileged process that reads and scans one file after the other.
+
+It is handed open files and opens none: by its user it may open nothing worth
+reading, by Landlock (where the kernel has it) nothing at all. Its one socket is
+the channel that it inherits. Memory, processor time, descriptors and what it
+may write are limited by the kernel. When a file ends it, that costs this file.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import os
+import resource
+import socket
+
+from webguard.daemon.scan_messages import FILE, HASH_LISTS, LARGEST, Answer, Ready, Scan
+from webguard.errors import WebguardError
+from webguard.host import bind_to_parent
+from webguard.model import ENGINE, ScanResult, Unscanned
+from webguard.scan.engine import Engine
+from webguard.scan.hashes import Hashes
+
+# Interpreter, YARA-X's compiled code and one decoding thread: 360 MiB of addresses, measured.
+_MEMORY = 768 * 1024**2
+# Of a file's size: its bytes while they are joined, and what it decodes to (`Limits.output`).
+_MEMORY_PER_BYTE = 6
+_MEMORY_PER_BYTE_OF_RULES = 8
+_SPARE_DESCRIPTORS = 4
+# Enough to be handed to the decoding thread: so everything is loaded that a file may need.
+_FIRST = bytes(16 * 1024)
+
+_LANDLOCK_CREATE_RULESET = 444  # the same on every architecture
+_LANDLOCK_RESTRICT_SELF = 446
+_LANDLOCK_ACCESS_FS = 0x1FFF  # everything that its first version knows
+
+
+def serve(end: socket.socket, engine: Engine, *, largest: int, seconds: int) -> None:
+    """Scan what comes through `end` until it is closed."""
+    with asyncio.Runner() as runner:
+        runner.run(engine.scan(_FIRST, ""))
+        _close_the_door()
+        end.send(Ready().model_dump_json().encode())
+        while True:
+            data, descriptors, _flags, _address = socket.recv_fds(end, LARGEST, 1)
+            if not data:
+                return
+            asked = Scan.model_validate_json(data)
+            _allow(seconds)
+            with contextlib.ExitStack() as closing:
+                for each in descriptors:
+                    closing.callback(os.close, each)
+                content, problem = _read(descriptors[0], largest)
+            result = runner.run(engine.scan(content, "")) if content is not None else ScanResult()
+            if problem:
+                more = Unscanned(where=FILE, reason=problem)
+                result = ScanResult(
+                    detections=result.detections,
+                    unscanned=(*result.unscanned, more),
+                    sha256=result.sha256,
+                )
+            _answer(end, asked.number, len(content or b""), result)
+
+
+def _answer(end: socket.socket, number: int, read: int, result: ScanResult) -> None:
+    data = Answer(number=number, read=read, result=result).model_dump_json().encode()
+    if len(data) > LARGEST:  # rules may have names of any length
+        short = ScanResult(
+            detections=result.detections[:1],
+            unscanned=(Unscanned(where=ENGINE, reason="the answer is too long"),),
+            sha256=result.sha256,
+        )
+        data = Answer(number=number, read=read, result=short).model_dump_json().encode()
+    end.send(data)
+
+
+def _read(descriptor: int, largest: int) -> tuple[bytes | None, str]:
+    """Return the file's content (None: not read) and why it is not the whole truth ("": it is)."""
+    too_large = f"it is larger than {largest} bytes"
+    try:
+        before = os.fstat(descriptor)
+        # A sparse file says terabytes and takes as long to read as if they were there.
+        if before.st_size > largest:
+            return None, too_large
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(before.st_size + 1)
+            if len(content) > before.st_size:
+                content += file.read(largest + 1 - len(content))
+        after = os.fstat(descriptor)
+    except OSError as error:
+        return None, f"reading failed: {error.strerror}"
+    if len(content) > largest:
+        return None, too_large
+    if _state(before) != _state(after) or len(content) != after.st_size:
+        return content, "it changed while it was read"
+    return content, ""
+
+
+def _state(facts: os.stat_result) -> tuple[int, int, int]:
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def _limit(largest: int, rules: int, highest: int) -> None:
+    """Have the kernel bound what this process may use."""
+    memory = _MEMORY + _MEMORY_PER_BYTE * largest + _MEMORY_PER_BYTE_OF_RULES * rules
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    # asyncio has three of its own.
+    most = highest + 1 + 3 + _SPARE_DESCRIPTORS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _allow(seconds: int) -> None:
+    """Allow so much processor time from now on; beyond it the kernel ends us (SIGXCPU)."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soon = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (soon, resource.RLIM_INFINITY))
+
+
+def _close_the_door() -> None:
+    """Open no path from now on, as far as the kernel can enforce it (Landlock, Linux 5.13)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handled = ctypes.c_uint64(_LANDLOCK_ACCESS_FS)
+    create = (_LANDLOCK_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
+    ruleset = libc.syscall(*create)
+    if ruleset < 0:
+        return
+    try:
+        # A ruleset without rules allows nothing that it handles.
+        libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def _whole(descriptor: int) -> bytes:
+    # By position: the offset is shared with the other processes that were given the same file.
+    with os.fdopen(descriptor, "rb"):
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def main() -> None:
+    """Run as `python -P -m webguard.daemon.scanning`, by `webguard scan` only."""
+    parser = argparse.ArgumentParser(prog="webguard-scan")
+    for name in ("parent", "channel", "rules", "hashes", "largest", "seconds"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    arguments = parser.parse_args()
+    bind_to_parent(arguments.parent)
+    end = socket.socket(fileno=arguments.channel)
+    highest = max(arguments.channel, arguments.rules, arguments.hashes)
+    rules = _whole(arguments.rules)
+    lists = HASH_LISTS.validate_json(_whole(arguments.hashes))
+    _limit(arguments.largest, len(rules), highest)
+    try:
+        engine = Engine(
+            rules,
+            timeout=arguments.seconds,
+            hashes=Hashes((each.name, each.entries) for each in lists),
+        )
+    except WebguardError as error:
+        end.send(Ready(problem=str(error)[:2000]).model_dump_json().encode())
+        raise SystemExit(1) from error
+    # The other side may be gone by the time that we have something to say.
+    with contextlib.suppress(ConnectionError, KeyboardInterrupt):
+        serve(end, engine, largest=arguments.largest, seconds=arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The signer process, over its restarts."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from certs.certificate import OurCertificate, our_certificate
+from webguard.daemon.children import Service, start_signer
+from webguard.daemon.workers import Tell
+from webguard.errors import WebguardError
+from webguard.model import Severity
+
+log = logging.getLogger(__name__)
+
+_GRACE = 2.0
+_PAUSE = 1.0
+
+
+class Signing:
+    """Keeps one signer alive. Without one there is no new HTTPS connection."""
+
+    def __init__(self, ca: Path, ends: Sequence[socket.socket], tell: Tell) -> None:
+        self._ca = ca
+        self._ends = ends
+        self._tell = tell
+        self._service: Service | None = None
+
+    async def start(self) -> OurCertificate:
+        """Start it, and return the CA's certificate. Raises `HostError` with its reason."""
+        self._service = start_signer(self._ca, self._ends)
+        said = await self._service.ready()
+        return our_certificate(said.certificate)
+
+    async def keep(self) -> None:
+        """Start another whenever it ends."""
+        while True:
+            if self._service is not None:
+                while await self._service.channel.receive() is not None:
+                    pass
+                code = await self._service.child.wait()
+                self._service.channel.close()
+                self._service = None
+                self._tell(
+                    "signer.ended",
+                    severity=Severity.HIGH,
+                    subject="webguard-signer",
+                    outcome=f"exit code {code}",
+                    remedy="it is restarted; if this repeats, see the log",
+                )
+            await asyncio.sleep(_PAUSE)
+            try:
+                await self.start()
+            except (WebguardError, ValueError) as error:
+                log.error("%s", error)  # noqa: TRY400 - the message is all there is to know
+                await self.stop()
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._service is not None:
+            service, self._service = self._service, None
+            await service.stop(_GRACE)
