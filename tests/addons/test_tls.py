@@ -252,12 +252,15 @@ async def test_old_tls_is_refused_on_both_sides(
         context.maximum_version = ssl.TLSVersion.TLSv1_1
         return context
 
-    ours = await client_side(make(), context())
+    addon = make()
+    for each in (addon._client, addon._server):  # else the machine's own level refuses already
+        each.set_cipher_list(b"ALL:@SECLEVEL=0")
+    ours = await client_side(addon, context())
     assert ours is not None
     client = ssl.create_default_context(cadata=authority.public.pem.decode())
     with pytest.raises((SSL.Error, ssl.SSLError)):
         shake(ours, old(client), server=False)
-    upstream = server_side(make(), context())
+    upstream = server_side(addon, context())
     assert upstream is not None
     good = pki.server("good.test", issuer=origins)
     with pytest.raises((SSL.Error, ssl.SSLError)):
@@ -274,7 +277,9 @@ async def test_old_tls_is_refused_on_both_sides(
         pytest.param(None, ("any.test",), False, "ours", "", id="good chain, no name asked for"),
         pytest.param("good.test", ("evil.test",), False, "ours", "ostname", id="wrong name"),
         pytest.param("10.0.0.2", ("10.0.0.3",), False, "ours", "IP", id="wrong address"),
-        pytest.param("abc.test", ("a*.test",), False, "ours", "ostname", id="part of a label"),
+        pytest.param(
+            "ab.good.test", ("a*.good.test",), False, "ours", "ostname", id="half a label"
+        ),
         pytest.param("a.b.good.test", ("*.good.test",), False, "ours", "ostname", id="two labels"),
         pytest.param("good.test", ("good.test",), True, "ours", "expired", id="expired"),
         pytest.param("good.test", ("good.test",), False, None, "self", id="self-signed"),

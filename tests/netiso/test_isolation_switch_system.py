@@ -11,13 +11,11 @@ import pytest
 
 from netiso import isolation_tables
 from netiso.apply import Kernel, next_generation
-from netiso.isolation import Cut, HostNetwork, Interfaces, Isolation, standing
+from netiso.isolation import HostNetwork, Interfaces, Isolation
 from netiso.kernel_state import TableWatch, read, read_tables
-from netiso.links import reach_of, read_links
 from netiso.netlink import BRIDGE, Kind, attributes, heard, string, subscribe
-from tests.netiso.yard import SPARE, Yard, end, interfaces, ip
+from tests.netiso.yard import SPARE, Yard, end, interfaces
 from webguard.errors import HostError
-from webguard.model import Network
 
 if TYPE_CHECKING:
     from tests.netiso.conftest import Host
@@ -391,45 +389,6 @@ def test_a_table_of_our_name_that_somebody_else_made_does_not_stay(
     kernel.adopt()
 
     assert tables() == set()
-
-
-def test_a_containers_reach_is_found_from_its_first_process(yard: Yard) -> None:
-    pids = yard.containers
-    none, macvlan = yard.bare(), yard.bare()
-    ip("link add mv0 link veth0 type macvlan mode bridge")
-    ip(f"link set mv0 netns {macvlan}")
-    links, found = read_links(), interfaces()
-
-    said = {
-        name: standing(Network.PRIVATE, reach_of(pid, links), found, isolation())
-        for name, pid in {**pids, "none": none, "macvlan": macvlan}.items()
-    }
-
-    assert {name: each.cut for name, each in said.items()} == {
-        "a": Cut.YES,
-        "b": Cut.YES,
-        "c": Cut.YES,
-        "none": Cut.YES,
-        "macvlan": Cut.NO,
-    }
-    assert said["a"].why == "cut at p-odd"
-
-
-def test_an_interface_that_leads_past_the_host_makes_a_container_partly_cut(yard: Yard) -> None:
-    """As in an overlay network: one veth to the host, another to a namespace in between."""
-    between = yard.bare()
-    ip(f"link add name over0 netns {yard.containers['a']} type veth peer name o0 netns {between}")
-    links = read_links()
-
-    reach = reach_of(yard.containers["a"], links)
-
-    assert reach.elsewhere == ("over0",)
-    assert standing(Network.PRIVATE, reach, interfaces(), isolation()).cut is Cut.PARTLY
-
-
-def test_a_process_that_is_gone_has_no_reach(yard: Yard) -> None:
-    with pytest.raises(ProcessLookupError):
-        reach_of(2**22 + 1, read_links())
 
 
 def test_the_state_of_both_tables_is_read_apart(host: "Host", kernel: Kernel) -> None:

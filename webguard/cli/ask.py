@@ -1,8 +1,11 @@
 """Ask the daemon over its control socket."""
 
+import contextlib
+import http
 import http.client
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, override
 
@@ -45,6 +48,22 @@ def ask(control: Path, path: str, body: dict[str, Any] | None = None) -> dict[st
     `UnreachableError` when there is no daemon, `PermissionDeniedError` when this
     user may not talk to it.
     """
+    with _asked(control, path, body) as response:
+        answer: dict[str, Any] = json.loads(response.read(_LARGEST))
+    return answer
+
+
+def lines(control: Path, path: str) -> Iterator[str]:
+    """Yield the lines of an answer as they come. Raises as `ask` does."""
+    with _asked(control, path, None) as response:
+        for each in response:
+            yield each.decode("utf-8", "backslashreplace")
+
+
+@contextlib.contextmanager
+def _asked(
+    control: Path, path: str, body: dict[str, Any] | None
+) -> Iterator[http.client.HTTPResponse]:
     connection = _Unix(control)
     try:
         if body is None:
@@ -52,20 +71,22 @@ def ask(control: Path, path: str, body: dict[str, Any] | None = None) -> dict[st
         else:
             connection.request("POST", path, json.dumps(body))
         response = connection.getresponse()
-        answer: dict[str, Any] = json.loads(response.read(_LARGEST))
+        if response.status != http.HTTPStatus.OK:
+            refused = json.loads(response.read(_LARGEST))
+            raise _error(int(refused["exit_code"]), str(refused["error"]))
+        yield response
     except PermissionError as error:
         raise PermissionDeniedError(
             f"{control}: permission denied (be root, or a member of the group webguard)"
         ) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except BrokenPipeError:
+        raise  # the reader of our own output has gone; main knows
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         raise UnreachableError(
             f"the daemon does not answer at {control}: {error} (start it: webguard run)"
         ) from error
     finally:
         connection.close()
-    if "exit_code" in answer and "error" in answer:
-        raise _error(int(answer["exit_code"]), str(answer["error"]))
-    return answer
 
 
 def _error(code: int, message: str) -> WebguardError:

@@ -24,9 +24,7 @@ def run(
     ] = None,
     take_over: Annotated[
         bool,
-        typer.Option(
-            "--take-over", help="Take the place of the daemon that runs, without a gap."
-        ),
+        typer.Option("--take-over", help="Take the place of the daemon that runs, without a gap."),
     ] = False,
 ) -> None:
     """Protect this host in the foreground. Ctrl-C leaves the host as it was.

@@ -20,7 +20,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from webguard.daemon import certificates, report
+from webguard.daemon import certificates, events, policies, report
 from webguard.daemon.paths import OPERATORS
 from webguard.daemon.supervisor import Supervisor
 from webguard.errors import HostError, WebguardError
@@ -42,6 +42,27 @@ class Targets(BaseModel):
     all: bool = False
 
 
+class One(BaseModel):
+    """One container, or ("") all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    container: str = Field(default="", max_length=300)
+
+
+class Files(BaseModel):
+    """Which settings file, "" for the daemon's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: str = Field(default="", max_length=4096)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, None for the daemon's own."""
+        return Path(self.config) if self.config else None
+
+
 @asynccontextmanager
 async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
     """Serve the control socket while the block runs."""
@@ -51,6 +72,10 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
         [
             web.get("/v1/status", _status),
             web.get("/v1/containers", _containers),
+            web.get("/v1/events", _events),
+            web.post("/v1/policy/show", _policy_show),
+            web.post("/v1/policy/diff", _policy_diff),
+            web.post("/v1/policy/reload", _policy_reload),
             web.post("/v1/cert/{deed:install|remove|status}", _certificates),
         ]
     )
@@ -58,13 +83,15 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
     await runner.setup()
     path = supervisor.paths.control
     listening = _listen(path)
+    bound = path.stat().st_ino
     try:
         await web.SockSite(runner, listening).start()
         yield
     finally:
         await runner.cleanup()
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+            if path.stat().st_ino == bound:  # else it is a successor's
+                path.unlink()
 
 
 _SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor")
@@ -145,3 +172,27 @@ async def _certificates(request: web.Request) -> web.Response:
         supervisor, request.match_info["deed"], targets.containers, everything=targets.all
     )
     return web.json_response(answer)
+
+
+async def _events(request: web.Request) -> web.StreamResponse:
+    asked: dict[str, Any] = {**request.query}
+    asked["kind"] = tuple(request.query.getall("kind", ()))
+    wanted = events.Wanted.model_validate(asked)
+    return await events.send(request.app[_SUPERVISOR].store, wanted, request)
+
+
+async def _policy_show(request: web.Request) -> web.Response:
+    asked = One.model_validate_json(await request.read())
+    supervisor = request.app[_SUPERVISOR]
+    await supervisor.interception.inventory.refresh()
+    return web.json_response(policies.show(supervisor, asked.container))
+
+
+async def _policy_diff(request: web.Request) -> web.Response:
+    asked = Files.model_validate_json(await request.read())
+    return web.json_response(await policies.diff(request.app[_SUPERVISOR], asked.path))
+
+
+async def _policy_reload(request: web.Request) -> web.Response:
+    asked = Files.model_validate_json(await request.read())
+    return web.json_response(await policies.reload(request.app[_SUPERVISOR], asked.path))

@@ -131,8 +131,8 @@ class Health:
     def _say_if_changed(self) -> None:
         missing = self._protection.missing()
         protected = not missing
-        if protected == self._said_protected:
-            return
+        if protected == self._said_protected or (self._said_protected is None and not protected):
+            return  # nothing new; and what never began was not lost
         self._said_protected = protected
         if protected:
             self._tell("protection.on", subject=self._instance)

@@ -13,9 +13,8 @@ from webguard.errors import ConfigError
 from webguard.policy.config import Config, load
 from webguard.policy.decide import Policy
 from webguard.policy.load import load_policy
-from webguard.scan.engine import compile_rules, shipped_rules
-
-_LARGEST_RULES = 16 * 1024 * 1024
+from webguard.scan.compiler import compile_apart, own_rules
+from webguard.scan.engine import shipped_rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +47,7 @@ def read(paths: Paths, config: Path | None, generation: int) -> Material:
     return Material(
         config=settings,
         policy=load_policy(settings, groups=paths.groups, lists=paths.lists, generation=generation),
-        rules=compile_rules(shipped_rules() | own_rules(paths.rules)),
+        rules=compile_apart({**shipped_rules(), **own_rules(paths.rules)}),
     )
 
 
@@ -62,21 +61,4 @@ def read_settings(paths: Paths, config: Path | None) -> Config:
         raise ConfigError(
             str(path), f"instance is {found.instance}, but --instance {paths.instance} was given"
         )
-    return found
-
-
-def own_rules(folder: Path) -> dict[str, str]:
-    """Return the operator's scan rules; none if there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    found = {}
-    for path in sorted(folder.glob("*.yar")):
-        try:
-            if path.stat().st_size > _LARGEST_RULES:
-                raise ConfigError(str(path), "larger than 16 MiB (split it)")
-            found[str(path)] = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                str(path), f"cannot read it: {error} (correct or remove it)"
-            ) from error
     return found

@@ -7,6 +7,7 @@ longer than it may, is not scanned, and the next one gets a new process.
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -15,11 +16,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from webguard import host
 from webguard.daemon import channel
 from webguard.daemon.children import sealed
-from webguard.daemon.scan_messages import FILE, HASH_LISTS, LARGEST, Answer, Ready, Scan
+from webguard.daemon.scanning import FILE, LARGEST
 from webguard.daemon.walk import File, Folder, Missed, Passed, Step, walk
 from webguard.errors import HostError
 from webguard.model import ENGINE, ScanResult, Unscanned
@@ -33,6 +37,27 @@ _PER_LAYER = 20  # seconds of processor time for each thing that a file decodes 
 _START = 60.0
 _GRACE = 2.0
 _REMEDY = "run `make setup` again: it makes the service users and a place they can read"
+
+
+class _Message(BaseModel):
+    # A scanning process has read hostile files and may have been taken over.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ready(_Message):
+    """From a scanning process, once: it can scan. `problem` is why it never will."""
+
+    type: Literal["ready"]
+    problem: str = Field(max_length=2000)
+
+
+class Answer(_Message):
+    """From a scanning process: what it found."""
+
+    type: Literal["answer"]
+    number: int
+    read: int = Field(ge=0)  # bytes
+    result: ScanResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +211,11 @@ class Scanner:
         ours, theirs = channel.pair()
         ours.setblocking(False)
         with theirs:
-            child = self._spawn(theirs)
+            try:
+                child = self._spawn(theirs)
+            except HostError:
+                ours.close()
+                raise
         self._process = child, ours
         try:
             async with asyncio.timeout(_START):
@@ -212,7 +241,7 @@ class Scanner:
         self._number += 1
         try:
             async with asyncio.timeout(self._job.per_file):
-                asked = Scan(number=self._number).model_dump_json().encode()
+                asked = json.dumps({"number": self._number}).encode()
                 socket.send_fds(end, [asked], [descriptor], socket.MSG_NOSIGNAL)
                 answer = Answer.model_validate_json(await self._heard(end))
         except TimeoutError as error:
@@ -248,8 +277,9 @@ class Scanner:
             return None
 
     def _spawn(self, theirs: socket.socket) -> host.Child:
+        lists = [(each.name, each.entries) for each in self._job.hashes]
         rules = sealed("rules", self._job.rules)
-        hashes = sealed("hashes", HASH_LISTS.dump_json(self._job.hashes))
+        hashes = sealed("hashes", json.dumps(lists).encode())
         named = {
             "parent": os.getpid(),
             "channel": theirs.fileno(),

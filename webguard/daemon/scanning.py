@@ -4,22 +4,33 @@ It is handed open files and opens none: by its user it may open nothing worth
 reading, by Landlock (where the kernel has it) nothing at all. Its one socket is
 the channel that it inherits. Memory, processor time, descriptors and what it
 may write are limited by the kernel. When a file ends it, that costs this file.
+
+One packet of the channel is one message, in JSON. This side takes the word of
+the other, which has the rights; `webguard.daemon.ondemand` validates ours. So
+nothing is imported for it, and a process that a file has ended is soon replaced.
 """
 
 import argparse
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import resource
 import socket
+from dataclasses import asdict
 
-from webguard.daemon.scan_messages import FILE, HASH_LISTS, LARGEST, Answer, Ready, Scan
 from webguard.errors import WebguardError
 from webguard.host import bind_to_parent
 from webguard.model import ENGINE, ScanResult, Unscanned
 from webguard.scan.engine import Engine
 from webguard.scan.hashes import Hashes
+
+LARGEST = 64 * 1024
+"""Bytes in one message."""
+
+FILE = "file"
+"""`Unscanned.where` when it is about the file, not about something inside it."""
 
 # Interpreter, YARA-X's compiled code and one decoding thread: 360 MiB of addresses, measured.
 _MEMORY = 768 * 1024**2
@@ -39,13 +50,13 @@ def serve(end: socket.socket, engine: Engine, *, largest: int, seconds: int) -> 
     """Scan what comes through `end` until it is closed."""
     with asyncio.Runner() as runner:
         runner.run(engine.scan(_FIRST, ""))
-        _close_the_door()
-        end.send(Ready().model_dump_json().encode())
+        close_the_door()
+        _say_ready(end)
         while True:
             data, descriptors, _flags, _address = socket.recv_fds(end, LARGEST, 1)
             if not data:
                 return
-            asked = Scan.model_validate_json(data)
+            number = json.loads(data)["number"]
             _allow(seconds)
             with contextlib.ExitStack() as closing:
                 for each in descriptors:
@@ -59,19 +70,28 @@ def serve(end: socket.socket, engine: Engine, *, largest: int, seconds: int) -> 
                     unscanned=(*result.unscanned, more),
                     sha256=result.sha256,
                 )
-            _answer(end, asked.number, len(content or b""), result)
+            _answer(end, number, len(content or b""), result)
 
 
 def _answer(end: socket.socket, number: int, read: int, result: ScanResult) -> None:
-    data = Answer(number=number, read=read, result=result).model_dump_json().encode()
+    data = _message(number, read, result)
     if len(data) > LARGEST:  # rules may have names of any length
         short = ScanResult(
             detections=result.detections[:1],
             unscanned=(Unscanned(where=ENGINE, reason="the answer is too long"),),
             sha256=result.sha256,
         )
-        data = Answer(number=number, read=read, result=short).model_dump_json().encode()
+        data = _message(number, read, short)
     end.send(data)
+
+
+def _message(number: int, read: int, result: ScanResult) -> bytes:
+    whole = {"type": "answer", "number": number, "read": read, "result": asdict(result)}
+    return json.dumps(whole).encode()
+
+
+def _say_ready(end: socket.socket, problem: str = "") -> None:
+    end.send(json.dumps({"type": "ready", "problem": problem[:2000]}).encode())
 
 
 def _read(descriptor: int, largest: int) -> tuple[bytes | None, str]:
@@ -118,17 +138,20 @@ def _allow(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soon, resource.RLIM_INFINITY))
 
 
-def _close_the_door() -> None:
-    """Open no path from now on, as far as the kernel can enforce it (Landlock, Linux 5.13)."""
+def close_the_door() -> bool:
+    """Open no path from now on, and return whether the kernel enforces it (Landlock, Linux 5.13).
+
+    Needs PR_SET_NO_NEW_PRIVS, which `bind_to_parent` sets.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     handled = ctypes.c_uint64(_LANDLOCK_ACCESS_FS)
     create = (_LANDLOCK_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
     ruleset = libc.syscall(*create)
     if ruleset < 0:
-        return
+        return False
     try:
         # A ruleset without rules allows nothing that it handles.
-        libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
+        return bool(libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)
 
@@ -149,16 +172,16 @@ def main() -> None:
     end = socket.socket(fileno=arguments.channel)
     highest = max(arguments.channel, arguments.rules, arguments.hashes)
     rules = _whole(arguments.rules)
-    lists = HASH_LISTS.validate_json(_whole(arguments.hashes))
+    lists = json.loads(_whole(arguments.hashes))
     _limit(arguments.largest, len(rules), highest)
     try:
         engine = Engine(
             rules,
             timeout=arguments.seconds,
-            hashes=Hashes((each.name, each.entries) for each in lists),
+            hashes=Hashes(lists),
         )
     except WebguardError as error:
-        end.send(Ready(problem=str(error)[:2000]).model_dump_json().encode())
+        _say_ready(end, str(error))
         raise SystemExit(1) from error
     # The other side may be gone by the time that we have something to say.
     with contextlib.suppress(ConnectionError, KeyboardInterrupt):

@@ -64,6 +64,7 @@ class Supervisor:
     signing: Signing = field(init=False)
     selftest: SelfTest = field(init=False)
     own_cgroup: OwnCgroup = field(init=False)
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     _listen: list[socket.socket] = field(default_factory=list)
     _lock: int = -1
     _removable: list[Path] = field(default_factory=list)
@@ -93,13 +94,12 @@ class Supervisor:
                 return
             start = await stack.enter_async_context(_crew())
             self._start_tasks(start)
-            if self.predecessor is not None:
-                await self._settled()
-                await asyncio.to_thread(self.predecessor.say_live)
             await stack.enter_async_context(control(self))
             await stack.enter_async_context(Offer(self.paths, self._gift, self._taken_over))
             self.tell("daemon.started", subject=self.config.instance)
             await self._settled()
+            if self.predecessor is not None:
+                await asyncio.to_thread(self.predecessor.say_live)
             ready(self)
             notify("READY=1", "STATUS=protecting")
             await self._stopping.wait()

@@ -236,7 +236,8 @@ def _engine(path: Path) -> Engine:
     def connect() -> sqlite3.Connection:
         return _set(
             sqlite3.connect(path, isolation_level=None),
-            "auto_vacuum=INCREMENTAL",  # takes effect in a file that is still empty
+            # It takes effect in an empty file only, and would write to any other.
+            *(["auto_vacuum=INCREMENTAL"] if path.stat().st_size == 0 else []),
             "synchronous=NORMAL",  # a power cut may cost the last events, never the record
             "foreign_keys=ON",
             "cell_size_check=ON",  # sees damage before it is copied on

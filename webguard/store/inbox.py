@@ -35,6 +35,7 @@ class Inbox:
         self._size = 0
         self._lost: Counter[str] = Counter()
         self._range = (0, 0)
+        self._telling = False
         self.accepted = self.taken = self.lost = 0  # events, ever
 
     def __len__(self) -> int:
@@ -42,8 +43,12 @@ class Inbox:
 
     @property
     def owing(self) -> bool:
-        """Whether there is a loss that was not told yet."""
-        return bool(self._lost)
+        """Whether there is a loss that was not taken, or not `told` after it was."""
+        return bool(self._lost) or self._telling
+
+    def told(self) -> None:
+        """Be done with the loss that was taken last, if there was one."""
+        self._telling = False
 
     def put(self, event: Event) -> bool:
         """Queue the event, or count it as lost and return False."""
@@ -84,6 +89,7 @@ class Inbox:
             self.taken += len(taken)
             if self._lost:
                 taken.append(self._loss())
+                self._telling = True
             return taken
 
     def _lose(self, count: int, first: int, last: int, reason: str) -> None:

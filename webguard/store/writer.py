@@ -171,6 +171,7 @@ class Writer:
         unseen = self._held[self._shown :]
         self._held, self._shown = [], 0
         self.finished = self._inbox.taken
+        self._inbox.told()
         self._show(unseen, newest)
 
     def _begin_anew(self, error: DamagedError) -> None:

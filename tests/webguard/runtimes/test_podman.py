@@ -11,7 +11,7 @@ from webguard.runtimes.podman import Podman
 
 ID = "0123456789abcdef" * 4
 POD = "f" * 64
-LISTED = {
+LISTED: dict[str, object] = {
     "AutoRemove": False,
     "Command": None,
     "Exited": False,

@@ -237,8 +237,8 @@ def test_every_event_is_one_line_and_one_record(
     assert line.encode("utf-8").decode("utf-8") == line
 
 
-@settings(deadline=None)
-@given(events=st.lists(any_event(), max_size=5))
+@settings(deadline=None, max_examples=20)
+@given(events=st.lists(any_event(), max_size=3))
 def test_a_file_of_lines_is_read_back_record_by_record(events: list[Event]) -> None:
     file = "".join(eset13(each) + "\n" for each in events)
 

@@ -63,6 +63,17 @@ def test_losses_after_a_told_one_are_told_anew() -> None:
     assert loss.subject.startswith("1 events were not kept, from 1970-01-01T00:00:08Z to 1970-01")
 
 
+def test_a_loss_is_owed_until_it_is_told() -> None:
+    inbox = an_inbox(events=0)
+    inbox.put(an_event(1))
+    owed = [inbox.owing]
+    inbox.take(1, 0)
+    owed.append(inbox.owing)
+    inbox.told()
+
+    assert [*owed, inbox.owing] == [True, True, False]
+
+
 def test_a_loss_of_several_reasons_names_each() -> None:
     inbox = an_inbox()
     inbox.lose(2, 1, 2, "too large")

@@ -1,0 +1,78 @@
+"""The policy over the control socket: what is in force, what would change, and changing it."""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from webguard.daemon import material
+from webguard.daemon.supervisor import Supervisor
+from webguard.model import Container
+from webguard.policy.diff import ContainerChange, compare
+from webguard.policy.show import effective
+
+
+async def reload(supervisor: Supervisor, config: Path | None) -> dict[str, Any]:
+    """Read everything again and put it in force; all workers have it when this returns.
+
+    Raises `ConfigError` or `HostError`; then the old policy stays in force.
+    """
+    async with supervisor.reloading:
+        generation = supervisor.material.policy.generation + 1
+        new = await asyncio.to_thread(material.read, supervisor.paths, config, generation)
+        await supervisor.reload(new)
+    return {"generation": generation}
+
+
+async def diff(supervisor: Supervisor, config: Path | None) -> dict[str, Any]:
+    """Say what a reload would change, and for which container. Changes nothing."""
+    old = supervisor.material
+    new = await asyncio.to_thread(
+        material.read, supervisor.paths, config, old.policy.generation + 1
+    )
+    found = compare(old.policy, new.policy, supervisor.interception.inventory.containers)
+    before, after = old.config.model_dump(mode="json"), new.config.model_dump(mode="json")
+    return {
+        "containers": [_change(each) for each in found.containers],
+        "lists": [asdict(each) for each in found.lists],
+        "settings": [
+            {"setting": name, "before": _flat(before)[name], "after": value}
+            for name, value in _flat(after).items()
+            if _flat(before)[name] != value
+        ],
+        "rules_changed": old.rules != new.rules,
+    }
+
+
+def show(supervisor: Supervisor, query: str) -> dict[str, Any]:
+    """Return what is in force for a container, or ("") for every one and for the unknown."""
+    inventory = supervisor.interception.inventory
+    asked: list[Container | None] = [inventory.find(query)] if query else []
+    if not query:
+        asked = [*sorted(inventory.containers, key=lambda each: each.key), None]
+    policy = supervisor.material.policy
+    return {
+        "generation": policy.generation,
+        "containers": [{**_who(each), **asdict(effective(policy, each))} for each in asked],
+    }
+
+
+def _change(found: ContainerChange) -> dict[str, Any]:
+    return {**_who(found.container), "changes": [asdict(each) for each in found.changes]}
+
+
+def _who(container: Container | None) -> dict[str, Any]:
+    return {
+        "id": container.id if container else "",
+        "name": container.name if container else "(containers that nobody knows)",
+    }
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
