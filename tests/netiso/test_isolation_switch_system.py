@@ -12,7 +12,7 @@ import pytest
 from netiso import isolation_tables
 from netiso.apply import Kernel, next_generation
 from netiso.isolation import HostNetwork, Interfaces, Isolation
-from netiso.kernel_state import TableWatch, read, read_tables
+from netiso.kernel_state import TableWatch, read_tables
 from netiso.netlink import BRIDGE, Kind, attributes, heard, string, subscribe
 from tests.netiso.yard import SPARE, Yard, end, interfaces
 from webguard.errors import HostError
@@ -389,13 +389,3 @@ def test_a_table_of_our_name_that_somebody_else_made_does_not_stay(
     kernel.adopt()
 
     assert tables() == set()
-
-
-def test_the_state_of_both_tables_is_read_apart(host: "Host", kernel: Kernel) -> None:
-    kernel.isolate(isolation(), interfaces())
-
-    inet, bridge = (read(f"{host.instance}_iso_2", family) for family in (1, BRIDGE))
-
-    assert inet
-    assert bridge
-    assert (len(inet.sets["on"]), len(bridge.sets["on"])) == (2, 1)

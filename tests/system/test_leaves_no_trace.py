@@ -48,25 +48,26 @@ def clean(host: TestHost, before: Snapshot) -> Iterator[None]:
 
 
 def left(host: TestHost, before: Snapshot) -> list[str]:
-    """What is on the host that was not, one line each, and what is gone."""
-    shared = f"cgroups: {v2_root() / 'webguard-selftest'}"
-    found = host.snapshot() - before
-    # Gone: another suite's, which had it when ours began.
-    others = {f"- {shared}"} | ({f"+ {shared}"} if is_used_by_others(host) else set())
-    return [each for each in found if each not in others]
+    """What is on the host that was not, one line each, and what is gone.
 
-
-def is_used_by_others(host: TestHost) -> bool:
-    """Whether a webguard in another network lives in the self-test's cgroup.
-
-    The machine has one cgroup tree: the suite of another checkout may run.
+    The machine has one cgroup tree: suites of other checkouts have self-tests in it too.
     """
+    return [each for each in host.snapshot() - before if not is_anothers(host, each)]
+
+
+def is_anothers(host: TestHost, line: str) -> bool:
+    """Whether a line is about the self-test's cgroup of a webguard in another network."""
+    sign, _, folder = line.partition(" cgroups: ")
+    if not folder.startswith(str(v2_root() / "webguard-selftest")):
+        return False
+    if sign == "-":
+        return True  # it was there before ours began
     ours = Path(f"/proc/{host.pid}/ns/net").stat().st_ino
     try:
-        procs = (v2_root() / "webguard-selftest" / "cgroup.procs").read_text().split()
-        return any(Path(f"/proc/{pid}/ns/net").stat().st_ino != ours for pid in procs)
-    except OSError:
-        return False
+        inside = Path(folder, "cgroup.procs").read_text().split()
+        return any(Path(f"/proc/{pid}/ns/net").stat().st_ino != ours for pid in inside)
+    except OSError:  # it went while we looked; an empty one of ours would stay
+        return not Path(folder).exists()
 
 
 @contextmanager

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from webguard.cli import cert, containers, doctor, events, policy, purge, run, show, status
+from webguard.cli import (
+    cert,
+    containers,
+    doctor,
+    events,
+    isolation,
+    policy,
+    purge,
+    run,
+    show,
+    status,
+)
 from webguard.cli.context import Context
 from webguard.daemon.paths import Paths
 from webguard.errors import WebguardError
@@ -27,6 +38,7 @@ Examples:
   webguard containers             every container, and whether it is inspected
   webguard cert install shop      make a container trust the inspection CA
   webguard events --follow        what happens, as it happens
+  webguard isolation on           cut the containers off
   webguard policy reload          put changed settings, groups, lists and rules in force
   webguard purge                  remove everything that webguard keeps
 
@@ -36,6 +48,7 @@ done, 5 the daemon does not answer, 6 done but a restart is needed, 77 not allow
 """,
 )
 app.add_typer(cert.app, name="cert")
+app.add_typer(isolation.app, name="isolation")
 app.add_typer(policy.app, name="policy")
 app.command("run")(run.run)
 app.command("status")(status.status)

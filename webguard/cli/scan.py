@@ -115,8 +115,8 @@ def _scanned(
     # Here, because the engine's libraries take a second that no other command should wait.
     from webguard.daemon import ondemand
     from webguard.policy import lists
-    from webguard.scan.compiler import compile_apart, own_rules
-    from webguard.scan.engine import shipped_rules
+    from webguard.scan.compiler import own_rules
+    from webguard.scan.engine import compile_rules, shipped_rules
 
     root = os.geteuid() == 0
     if not root and not report.silent:
@@ -124,7 +124,7 @@ def _scanned(
     job: Job = ondemand.Job(
         # Not resolved: the report names what the caller named.
         paths=[str(each.absolute()) for each in named],
-        rules=compile_apart(shipped_rules() | own_rules(paths.rules)),
+        rules=compile_rules(shipped_rules() | own_rules(paths.rules)),
         hashes=lists.load(paths.rules.with_name("lists.d")).hashes,
         user=SCAN_USER if root else None,
         largest=max_size * _MIB,
@@ -132,12 +132,13 @@ def _scanned(
     )
     with report:
         tally = ondemand.scan(job, report.tell, report.tick)
-    code = _exit_code(tally)
+    code = exit_code(tally)
     report.end(tally, code)
     return code
 
 
-def _exit_code(tally: "Tally") -> int:
+def exit_code(tally: "Tally") -> int:
+    """Return what says most of what happened."""
     if tally.found:
         return FOUND
     if tally.absent or tally.interrupted:

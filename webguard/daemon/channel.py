@@ -63,6 +63,12 @@ class Drain(_Message):
     seconds: float
 
 
+class Cut(_Message):
+    """Daemon to worker: end every connection now, because isolation begins."""
+
+    type: Literal["cut"] = "cut"
+
+
 class Known(_Message):
     """Daemon to worker: these cgroups are this container's (or: it has gone)."""
 
@@ -155,6 +161,7 @@ type Message = (
     | Configure
     | Applied
     | Drain
+    | Cut
     | Known
     | Resolve
     | Resolved

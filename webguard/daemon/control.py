@@ -42,6 +42,14 @@ class Targets(BaseModel):
     all: bool = False
 
 
+class Reason(BaseModel):
+    """Why isolation is switched on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: str = Field(default="", max_length=1000)
+
+
 class One(BaseModel):
     """One container, or ("") all."""
 
@@ -73,6 +81,9 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
             web.get("/v1/status", _status),
             web.get("/v1/containers", _containers),
             web.get("/v1/events", _events),
+            web.get("/v1/isolation", _isolation),
+            web.post("/v1/isolation/on", _isolation_on),
+            web.post("/v1/isolation/off", _isolation_off),
             web.post("/v1/policy/show", _policy_show),
             web.post("/v1/policy/diff", _policy_diff),
             web.post("/v1/policy/reload", _policy_reload),
@@ -196,3 +207,32 @@ async def _policy_diff(request: web.Request) -> web.Response:
 async def _policy_reload(request: web.Request) -> web.Response:
     asked = Files.model_validate_json(await request.read())
     return web.json_response(await policies.reload(request.app[_SUPERVISOR], asked.path))
+
+
+async def _isolation(request: web.Request) -> web.Response:
+    return web.json_response(request.app[_SUPERVISOR].isolating.status())
+
+
+async def _isolation_on(request: web.Request) -> web.Response:
+    asked = Reason.model_validate_json(await request.read())
+    supervisor = request.app[_SUPERVISOR]
+    settings = supervisor.config.isolation
+    answer = supervisor.isolating.on(settings, who=_who(request), reason=asked.reason)
+    return web.json_response(answer)
+
+
+async def _isolation_off(request: web.Request) -> web.Response:
+    return web.json_response(request.app[_SUPERVISOR].isolating.off(who=_who(request)))
+
+
+def _who(request: web.Request) -> str:
+    """Return the name of the user who asks, from the socket's credentials."""
+    peer = request.transport.get_extra_info("socket") if request.transport else None
+    if peer is None:
+        return "somebody who has gone"
+    credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    uid = _CREDENTIALS.unpack(credentials)[1]
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webguard.daemon.paths import Paths
-from webguard.errors import HostError, UnreachableError
+from webguard.errors import HostError, RefusedError, UnreachableError
 
 _CREDENTIALS = struct.Struct("=iII")
 _LARGEST = 65536
@@ -72,6 +72,9 @@ def take(paths: Paths) -> Inheritance:
         raise UnreachableError(
             f"no daemon gives its place at {paths.handover}: {error} (start without --take-over)"
         ) from error
+    if "refused" in told:
+        pipe.close()
+        raise RefusedError(str(told["refused"]))
     if len(found) < 2:
         pipe.close()
         raise HostError("take over", "the daemon sent no sockets", "stop it, and start anew")
@@ -128,7 +131,12 @@ class Offer:
                 pipe.close()
                 return
             pipe.setblocking(False)
-            descriptors, removable = self._gift()
+            try:
+                descriptors, removable = self._gift()
+            except RefusedError as error:
+                pipe.send(json.dumps({"refused": str(error)}).encode())
+                pipe.close()
+                return
             message = json.dumps({"removable": [str(each) for each in removable]}).encode()
             socket.send_fds(pipe, [message], descriptors)
             self._pipes.append(pipe)

@@ -72,7 +72,7 @@ class Health:
             answer = await self._probe_once()
             if not answer:
                 failing_since = None
-                if not self._protection.live:
+                if not self._protection.live and not self._interception.withheld:
                     self._resume()
             else:
                 failing_since = failing_since or started

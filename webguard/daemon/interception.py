@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from netiso import cgroups
+from netiso import cgroups, links
 from netiso.apply import Kernel, next_generation
 from netiso.cgroup_watch import CgroupWatch, Changes
 from netiso.cgroups import OwnCgroup
+from netiso.isolation import Isolation, sort_interfaces
 from netiso.kernel_state import TableWatch
 from netiso.redirect import Redirect
 from webguard.daemon.protection import Protection
-from webguard.errors import HostError
+from webguard.errors import HostError, RefusedError
 from webguard.model import Container
 from webguard.policy.config import Config
 from webguard.runtimes.docker import Docker
@@ -55,6 +56,8 @@ class Interception:
         )
         self._watch = CgroupWatch(self._root, self._exclusive)
         self._tables = TableWatch(config.instance)
+        self._link_watch: links.LinkWatch | None = None
+        self._own: OwnCgroup | None = None
         self._changed = asyncio.Event()
         self._stale = asyncio.Event()
         self.kernel = Kernel(_redirect(config))
@@ -101,6 +104,7 @@ class Interception:
 
         A successor leaves its predecessor's tables alone: they stand until it goes.
         """
+        self._own = selftest
         if not successor:
             self.kernel.adopt()
         self.kernel.load()
@@ -134,6 +138,51 @@ class Interception:
             self._protection.live = True
             self.verify()
 
+    @property
+    def withheld(self) -> bool:
+        """Whether isolation keeps the containers' redirect off."""
+        return self.kernel.isolation is not None and not self.kernel.intercepting
+
+    def isolate(self, isolation: Isolation) -> None:
+        """Cut the containers off, and withdraw interception in the same transaction."""
+        self.kernel.isolate(isolation, sort_interfaces(links.read_links(), isolation.spare))
+        if self._link_watch is None:
+            self._link_watch = links.LinkWatch()
+            asyncio.get_running_loop().add_reader(self._link_watch.fileno(), self._links_changed)
+        self._after_isolation()
+
+    def lift(self) -> None:
+        """End the isolation, and resume interception in the same transaction."""
+        self.kernel.lift()
+        self._stop_watching_links()
+        self._after_isolation()
+
+    def _after_isolation(self) -> None:
+        if self.withheld:
+            self._protection.live = False
+            self._protection.why_not_live = "isolation is on, and ends web inspection meanwhile"
+            if self._own is not None:  # so that the workers are still probed
+                self.kernel.begin_selftest(self._own.id)
+        else:
+            self._protection.live = self.kernel.intercepting
+        self.verify()
+
+    def _links_changed(self) -> None:
+        isolation = self.kernel.isolation
+        if self._link_watch is None or not self._link_watch.drain() or isolation is None:
+            return
+        try:
+            found = sort_interfaces(links.read_links(), isolation.spare)
+            self.kernel.follow_interfaces(found)
+        except HostError:
+            log.exception("the isolation does not know of the newest interfaces")
+
+    def _stop_watching_links(self) -> None:
+        if self._link_watch is not None:
+            asyncio.get_running_loop().remove_reader(self._link_watch.fileno())
+            self._link_watch.close()
+            self._link_watch = None
+
     def change_ports(self, config: Config, selftest: OwnCgroup) -> None:
         """Redirect other ports from now on. The new tables stand before the old ones go."""
         wanted = _redirect(config)
@@ -141,6 +190,11 @@ class Interception:
         self._config = config
         if (wanted.ports, wanted.closed) == (old.redirect.ports, old.redirect.closed):
             return
+        if old.isolation is not None:
+            raise RefusedError(
+                "web.ports and web.on_failure cannot change during isolation"
+                " (webguard isolation off, then reload again)"
+            )
         fresh = Kernel(wanted)
         try:
             fresh.load()
@@ -192,6 +246,7 @@ class Interception:
 
     def close(self) -> None:
         """Take the redirect out of the kernel and let go of everything."""
+        self._stop_watching_links()
         with contextlib.suppress(OSError):
             self.kernel.close()
         self._tables.close()

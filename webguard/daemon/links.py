@@ -113,7 +113,13 @@ class Daemon:
                 asked.set_result(None)
         return await asyncio.shield(asked)
 
-    async def listen(self, owners: Owners, configured: Configured, drained: Drained) -> None:
+    async def listen(
+        self,
+        owners: Owners,
+        configured: Configured,
+        drained: Drained,
+        cut: Callable[[], None],
+    ) -> None:
         """Take what the daemon says until it is gone, or until we are drained."""
         while (received := await self._end.receive_with()) is not None:
             message, descriptors = received
@@ -121,7 +127,7 @@ class Daemon:
                 await drained(message.seconds)
                 return
             try:
-                self._take(message, descriptors, owners, configured)
+                self._take(message, descriptors, owners, configured, cut)
             finally:
                 for each in descriptors:
                     os.close(each)
@@ -132,11 +138,14 @@ class Daemon:
         descriptors: tuple[int, ...],
         owners: Owners,
         configured: Configured,
+        cut: Callable[[], None],
     ) -> None:
         match message:
             case channel.Configure():
                 problem = configured(message.generation, descriptors)[:4000]
                 self._end.send(channel.Applied(generation=message.generation, problem=problem))
+            case channel.Cut():
+                cut()
             case channel.Known(gone=True):
                 owners.forget(message.container)
             case channel.Known():

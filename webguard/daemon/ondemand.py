@@ -154,7 +154,6 @@ class _Work:
     async def run(self) -> None:
         scanner = Scanner(self.job)
         try:
-            await scanner.start()
             for step in self.steps:
                 match step:
                     case File():

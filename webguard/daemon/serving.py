@@ -107,6 +107,12 @@ class Serving:
                     handler.drop(handler.client)
             await asyncio.sleep(_DRAIN_LOOK)
 
+    def cut(self) -> None:
+        """End every connection now."""
+        for handler in list(self.proxyserver.connections.values()):
+            if isinstance(handler, Handler):
+                handler.drop(handler.client)
+
     def _use(self, settings: Settings) -> None:
         self._settings = settings
         allowed = settings.policy.unscanned is Action.ALLOW

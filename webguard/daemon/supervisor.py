@@ -28,6 +28,7 @@ from webguard.daemon.clock import stamp
 from webguard.daemon.handover import Inheritance, Offer
 from webguard.daemon.health import Health
 from webguard.daemon.interception import Interception
+from webguard.daemon.isolating import Isolating
 from webguard.daemon.listen import bind
 from webguard.daemon.lock import only_one
 from webguard.daemon.material import Material
@@ -37,7 +38,7 @@ from webguard.daemon.protection import Protection
 from webguard.daemon.selftest import SelfTest
 from webguard.daemon.signing import Signing
 from webguard.daemon.workers import Ports, Worker
-from webguard.errors import ConfigError
+from webguard.errors import ConfigError, RefusedError
 from webguard.model import Container, Event, Severity
 from webguard.policy.config import Config
 from webguard.store.lines import Lines
@@ -62,6 +63,7 @@ class Supervisor:
     interception: Interception = field(init=False)
     authority: OurCertificate = field(init=False)
     signing: Signing = field(init=False)
+    isolating: Isolating = field(init=False)
     selftest: SelfTest = field(init=False)
     own_cgroup: OwnCgroup = field(init=False)
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -131,6 +133,9 @@ class Supervisor:
         """
         self._only_reloadable(material.config)
         inherited = self._inherited(material)
+        # First, because it may be refused; a port that is not ours any more harms nobody.
+        self.interception.change_ports(material.config, self.own_cgroup)
+        self.selftest.port = material.config.web.ports[0]
         taken: list[Worker] = []
         old = self.workers[0].inherited
         try:
@@ -141,8 +146,6 @@ class Supervisor:
             for worker in taken:  # all or nothing: two workers must not judge differently
                 await worker.configure(old, self.material.policy.generation)
             raise
-        self.selftest.port = material.config.web.ports[0]
-        self.interception.change_ports(material.config, self.own_cgroup)
         self.material = material
         self.tell("policy.reloaded", subject=f"generation {material.policy.generation}")
 
@@ -226,6 +229,7 @@ class Supervisor:
         self._listen = [stack.enter_context(each) for each in sockets]
         self.interception = Interception(self.config, self.protection, self._learned)
         stack.callback(self.interception.close)
+        self.isolating = Isolating(self.interception, self.tell, self._cut_connections)
         self.own_cgroup, removable = self.interception.prepare()
         self._removable = [*removable, *(before.removable if before else ())]
         stack.callback(self._remove_cgroups)
@@ -301,7 +305,15 @@ class Supervisor:
             tell=self.tell,
         )
 
+    def _cut_connections(self) -> None:
+        for worker in self.workers:
+            worker.cut()
+
     def _gift(self) -> tuple[list[int], list[Path]]:
+        if self.interception.kernel.isolation is not None:
+            raise RefusedError(
+                "isolation is on and would end with this daemon (webguard isolation off first)"
+            )
         return [self._lock, *(each.fileno() for each in self._listen)], self._removable
 
     def _taken_over(self) -> None:

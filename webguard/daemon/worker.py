@@ -60,6 +60,7 @@ async def serve(arguments: argparse.Namespace) -> None:
             owners,
             lambda _generation, descriptors: serving.configure(descriptors),
             partial(serving.drain, instance),
+            serving.cut,
         )
         raise SystemExit(0)  # the daemon closed its end, or we are drained: end at once
 

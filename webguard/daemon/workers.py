@@ -118,6 +118,11 @@ class Worker:
             f"configure webguard-proxy {self.number}", why, "the old settings stay in force"
         )
 
+    def cut(self) -> None:
+        """Have it end every connection now."""
+        if self.service is not None:
+            self.service.channel.send(channel.Cut())
+
     async def drain(self, seconds: float) -> None:
         """Have it accept nothing more and finish what is open. `keep` must run meanwhile."""
         self._stopping = True

@@ -61,6 +61,13 @@ def _cgroup(value: str) -> str:
     return value
 
 
+def _interface(value: str) -> str:
+    # What nft may see of it, and what the kernel allows; never "*" alone, which spares all.
+    if not re.fullmatch(r"[A-Za-z0-9_](?:[A-Za-z0-9_.@-]{0,14}|[A-Za-z0-9_.@-]{0,13}\*)", value):
+        raise ValueError("this is not the name of an interface, with or without * at its end")
+    return value
+
+
 type Port = Annotated[int, Field(ge=1, le=65535)]
 type AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 type CgroupParent = Annotated[str, Field(max_length=255), AfterValidator(_cgroup)]
@@ -167,6 +174,15 @@ class Isolation(Section):
 
     host_network: Literal["leave", "cut", "inspect"] = Field(
         default="leave", description="write leave, cut or inspect"
+    )
+    spare: Annotated[
+        tuple[Annotated[str, AfterValidator(_interface)], ...],
+        BeforeValidator(sequence),
+        Field(max_length=64),
+        AfterValidator(unique),
+    ] = Field(
+        default=("virbr*", "vnet*"),
+        description="write a list of names of interfaces, each perhaps with * at its end",
     )
 
 

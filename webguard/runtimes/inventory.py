@@ -149,7 +149,7 @@ class Inventory:
                 return None
         except (OSError, ValueError):
             return None
-        asked = False
+        asked = await self._learn_pod(path)
         seen = await asyncio.to_thread(proc.at, self._root, path, self._own_netns, self._layout())
         if seen is None:
             return None

@@ -15,9 +15,6 @@ from typing import ClassVar
 
 from webguard.runtimes.docker import Docker
 
-SOCKET = "/run/podman/podman.sock"
-"""Where a Podman of root listens, if its service is on."""
-
 
 class Podman(Docker):
     """The service behind one socket. Holds no connection."""

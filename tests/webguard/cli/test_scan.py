@@ -1,6 +1,7 @@
 """`webguard scan`: what it prints, for people and for programs, and how it ends."""
 
 import base64
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from webguard.cli.context import Context
-from webguard.cli.scan import scan
+from webguard.cli.scan import exit_code, scan
+from webguard.daemon.ondemand import Tally
 from webguard.daemon.paths import Paths
 
 # In two pieces, or virus scanners would take this file for the test file.
@@ -92,18 +94,24 @@ def test_people_get_a_report_that_cannot_move_their_cursor(tmp_path: Path, tree:
     assert "not root" in result.stderr
 
 
+def test_quiet_says_it_by_the_exit_code(tmp_path: Path, tree: Path) -> None:
+    result = webguard(tmp_path, "--quiet", tree / "sparse")
+
+    assert (result.exit_code, result.output) == (10, "")
+
+
 @pytest.mark.parametrize(
-    ("name", "code"),
+    ("tally", "code"),
     [
-        pytest.param("clean", 0, id="clean"),
-        pytest.param("sparse", 10, id="not scanned"),
-        pytest.param("absent", 100, id="absent"),
+        pytest.param(Tally(files=1), 0, id="clean"),
+        pytest.param(Tally(unscanned=1), 10, id="not scanned"),
+        pytest.param(Tally(unscanned=1, absent=1), 100, id="absent"),
+        pytest.param(Tally(interrupted=True), 100, id="interrupted"),
+        pytest.param(Tally(found=1, unscanned=1, absent=1, interrupted=True), 50, id="found"),
     ],
 )
-def test_quiet_says_it_by_the_exit_code(tmp_path: Path, tree: Path, name: str, code: int) -> None:
-    result = webguard(tmp_path, "--quiet", tree / name)
-
-    assert (result.exit_code, result.output) == (code, "")
+def test_the_worst_decides_the_exit_code(tally: Tally, code: int) -> None:
+    assert exit_code(tally) == code
 
 
 def test_own_rules_and_hash_lists_are_used(tmp_path: Path, tree: Path) -> None:
@@ -111,13 +119,14 @@ def test_own_rules_and_hash_lists_are_used(tmp_path: Path, tree: Path) -> None:
     own.mkdir(parents=True)
     (own / "own.yar").write_text('rule Own { strings: $a = "clean" condition: $a }')
     own.with_name("lists.d").mkdir()
+    sha1 = hashlib.sha1(b"clean").hexdigest()
     (own.with_name("lists.d") / "known.yaml").write_text(
-        'name: known\ntype: hashes\nentries: ["b6c9ff1b94b6af9b3e92d48fd7ba7bc6cbdd0a57"]\n'
+        f"name: known\ntype: hashes\nentries: ['{sha1} Known']\n"
     )
 
     result = webguard(tmp_path, "--json", tree / "clean")
 
-    assert [each["name"] for each in lines(result)[0]["detections"]] == ["Own"]
+    assert [each["name"] for each in lines(result)[0]["detections"]] == ["known/Known", "Own"]
 
 
 def test_a_rule_with_a_mistake_is_a_mistake_of_the_configuration(

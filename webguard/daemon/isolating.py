@@ -1,0 +1,118 @@
+"""Isolation, as the control socket offers it: on, off, and how it stands.
+
+In this form it ends with the daemon, and the status says so.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from netiso import links
+from netiso.isolation import (
+    HostNetwork,
+    Interfaces,
+    Isolation,
+    Link,
+    Reach,
+    Standing,
+    sort_interfaces,
+    standing,
+)
+from webguard.daemon.interception import Interception
+from webguard.daemon.workers import Tell
+from webguard.errors import HostError
+from webguard.model import Container, Severity
+from webguard.policy.config import Isolation as Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """Who switched it on, when and why."""
+
+    at: int
+    who: str
+    reason: str
+
+
+class Isolating:
+    """The one switch, and its story."""
+
+    def __init__(
+        self, interception: Interception, tell: Tell, cut_connections: Callable[[], None]
+    ) -> None:
+        self._interception = interception
+        self._tell = tell
+        self._cut_connections = cut_connections
+        self._order: _Order | None = None
+
+    def on(self, settings: Settings, *, who: str, reason: str) -> dict[str, Any]:
+        """Cut the containers off. Raises `HostError`; then nothing has changed, and it says so."""
+        isolation = Isolation(host_network=HostNetwork(settings.host_network), spare=settings.spare)
+        self._interception.isolate(isolation)
+        if self._interception.withheld:
+            # What was redirected before keeps its mapping in the kernel: end it here.
+            self._cut_connections()
+        self._order = _Order(at=time.time_ns(), who=who, reason=reason)
+        self._tell(
+            "isolation.on", severity=Severity.MEDIUM, subject=settings.host_network, outcome=reason
+        )
+        return self.status()
+
+    def off(self, *, who: str) -> dict[str, Any]:
+        """Restore everything. No error if it is off already."""
+        if self._order is not None:
+            self._interception.lift()
+            self._order = None
+            self._tell("isolation.off", severity=Severity.MEDIUM, subject=who)
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        """Return what is cut, measured now, for every container."""
+        isolation = self._interception.kernel.isolation
+        if isolation is None or self._order is None:
+            return {"isolated": False, "containers": []}
+        differences = self._interception.kernel.differences()
+        gaps = [*self._interception.kernel.gaps(), *differences]
+        every = links.read_links()
+        interfaces = sort_interfaces(every, isolation.spare)
+        return {
+            "isolated": True,
+            "degraded": gaps,
+            "leaks": list(interfaces.leaks),
+            "host_network": str(isolation.host_network),
+            "inspecting": not self._interception.withheld,
+            "since": self._order.at,
+            "who": self._order.who,
+            "reason": self._order.reason,
+            "ends": "with the daemon, or by `webguard isolation off`",
+            "packets": dict(self._interception.kernel.cut_packets()),
+            "containers": [
+                _container(each, _standing(each, every, interfaces, isolation))
+                for each in sorted(self._interception.inventory.containers, key=lambda one: one.key)
+            ],
+        }
+
+
+def _standing(
+    container: Container,
+    every: tuple[Link, ...],
+    interfaces: Interfaces,
+    isolation: Isolation,
+) -> Standing:
+    reach: Reach | None
+    try:
+        reach = links.reach_of(container.pid, every)
+    except (HostError, OSError):
+        reach = None
+    return standing(container.network, reach, interfaces, isolation)
+
+
+def _container(container: Container, found: Standing) -> dict[str, Any]:
+    return {
+        "id": container.id,
+        "name": container.name,
+        "network": str(container.network),
+        "cut": str(found.cut),
+        "why": found.why,
+    }
