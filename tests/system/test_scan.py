@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,12 +142,17 @@ def scanning(
     with output.open("wb") as out:
         process = host.spawn([program, "scan", *(argv or ("/usr",))], stdout=out.fileno())
     try:
-        wait_until(lambda: len(children(process.pid)) == 2 or process.poll() is not None, 60)
-        time.sleep(1)
+        wait_until(lambda: len([pid for pid in children(process.pid) if asked(pid)]) == 2, 60)
         yield process, children(process.pid)
     finally:
         process.kill()
         process.wait(10)
+
+
+def asked(pid: int) -> bool:
+    """Whether it has been given a file: with each it gets processor time."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return any(line.startswith("Max cpu time") and line.split()[3] != "unlimited" for line in lines)
 
 
 def children(parent: int) -> list[int]:

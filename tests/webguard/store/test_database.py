@@ -241,7 +241,7 @@ def test_damage_that_a_reader_meets_is_repaired_by_the_writer(
         store.record(make.event())
         assert store.flush(30)
         spoil(filled)
-        with pytest.raises(HostError, match=r"malformed|damaged|not a database"):
+        with pytest.raises(HostError, match="read the record"):
             list(store.events())
         seen = [each.kind for each in live.take(30)]
         while "store.damaged" not in seen:
