@@ -5,7 +5,7 @@ bin := $(CURDIR)/.venv/bin
 prefix := /opt/webguard
 # Runs from a folder of ours must never import from it: see README, "plain names".
 export PYTHONSAFEPATH := 1
-.PHONY: setup run demo test check fix system package
+.PHONY: setup run demo test check fix system bench package
 
 setup: ; deploy/setup/packages test && deploy/setup/dev
 run:
@@ -25,4 +25,7 @@ fix:
 	deploy/setup/dev
 	$(bin)/ruff check --fix . && $(bin)/ruff format .
 system: setup ; $(bin)/pytest -m system $(ARGS)
+bench: setup
+	deploy/setup/packages bench
+	deploy/bench/run $(ARGS)
 package: ; deploy/setup/package

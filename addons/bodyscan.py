@@ -70,6 +70,26 @@ class BodyScan:
         else:
             flow.metadata[PAGE] = refused
 
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Hook: the request's head has arrived.
+
+        The address is judged now where a body follows: that may be streamed to the
+        server long before it ends.
+        """
+        headers = flow.request.headers
+        if flow.error is not None:  # not valid HTTP: mitmproxy is about to refuse it
+            return
+        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+            return
+        flow.error = flows.Error(flows.Error.KILLED_MESSAGE)
+        flow.metadata[PAGE] = unfinished(flow)
+        refused = self._judge(flow, Stage.REQUEST, ScanResult(), None)
+        if refused is None:
+            flow.error = None
+            del flow.metadata[PAGE]
+        else:
+            flow.metadata[PAGE] = refused
+
     async def request(self, flow: http.HTTPFlow) -> None:
         """Hook: the whole request has arrived, and unless streamed none of it was sent on."""
         if flow.request.raw_content is None:  # streamed, that is: sent on already

@@ -9,7 +9,8 @@ change has a test that fails when a bump makes it wrong (tests/addons/test_engin
   slow from dead.
 - `PagedStream`: mitmproxy answers its own errors with its own page and name.
   We send the page that an addon left in the flow's metadata instead, and note
-  whether it was the client who failed. A page has no body for HEAD.
+  whether it was the client who failed. A page has no body for HEAD. And where
+  mitmproxy would begin to stream, it asks whether this client may have that.
 - `BoundedServer`, `BoundedClient`: mitmproxy keeps a head without end, and
   requests sent ahead, in memory without a limit. The latter also takes an
   interim answer (103 Early Hints) for what it is: mitmproxy takes it for the
@@ -21,15 +22,16 @@ change has a test that fails when a bump makes it wrong (tests/addons/test_engin
 
 import re
 import time
-from collections.abc import Generator
-from typing import Any, override
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar, cast, override
 
 import h11
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
-from mitmproxy.connection import Connection, Server
+from mitmproxy.connection import Client, Connection, Server
 from mitmproxy.net.http import http1
+from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import _http1
@@ -98,10 +100,41 @@ class Handler(ProxyConnectionHandler):
             io.handler.cancel("dropped")
 
 
+type Strict = Callable[[Client], bool]
+
+
+class _StrictOptions:
+    """mitmproxy's options, but with a limit where a stream would begin.
+
+    mitmproxy has one limit for everybody; we have groups of containers of which
+    some must not be sent what was not scanned.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.body_size_limit = options.stream_large_bodies or options.body_size_limit
+        self.stream_large_bodies = None
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the option is
+        return getattr(self._options, name)
+
+
 class PagedStream(http_layers.HttpStream):
     """One HTTP exchange that answers errors with our own page."""
 
     _head_sent = False
+    _strict = False
+
+    strict_for: ClassVar[Strict] = staticmethod(lambda _client: False)
+    """Whether this client's group lets nothing pass that was not scanned."""
+
+    @override
+    def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:
+        if not self._strict and PagedStream.strict_for(self.context.client):
+            self._strict = True
+            # Ours alone: each stream has a fork of its connection's context.
+            self.context.options = cast("Options", _StrictOptions(self.context.options))
+        return (yield from super().check_body_size(request))
 
     @override
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -224,8 +257,9 @@ def _plain_refusal(status_code: int, message: str = "") -> bytes:
     return bytes(http1.assemble_response(page))
 
 
-def install() -> None:
-    """Put ours in the place of mitmproxy's. Safe to call twice."""
+def install(strict_for: Strict | None = None) -> None:
+    """Put ours in the place of mitmproxy's. Safe to call again, which replaces `strict_for`."""
+    PagedStream.strict_for = staticmethod(strict_for or (lambda _client: False))
     http_layers.HttpStream = PagedStream  # type: ignore[misc]
     http_layers.Http1Server = BoundedServer  # type: ignore[attr-defined]
     http_layers.Http1Client = BoundedClient  # type: ignore[attr-defined]

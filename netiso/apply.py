@@ -273,14 +273,24 @@ class Kernel:
         """
         return self._isolated.packets() if self._isolated else {}
 
-    def close(self) -> None:
-        """Remove every table of ours, those that persist included. May be called again."""
+    def abandon(self) -> None:
+        """Let go as if we were killed: what persists stays, and with it closed ports."""
+        self._isolated = None
+        self._adopted.clear()
+        self._tables.close()
+
+    def close(self, *, keep_adopted: bool = False) -> None:
+        """Remove every table of ours, those that persist included. May be called again.
+
+        `keep_adopted`: not what an earlier daemon left, which then stays as it was.
+        """
         if self._tables.closed:
             return
         isolated = self._isolated.names if self._isolated else ()
+        adopted = [] if keep_adopted else self._adopted
         try:
             # Our own rules first: while the closed table stands nothing gets past.
-            self._tables.remove([self._web, *isolated, self._closed, *self._adopted])
+            self._tables.remove([self._web, *isolated, self._closed, *adopted])
         finally:
             self._isolated = None
             self._adopted.clear()

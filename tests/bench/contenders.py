@@ -109,7 +109,7 @@ def webguard(host: TestHost, workers: int) -> Iterator[Contender]:
 
 @contextmanager
 def mitmproxy(host: TestHost, *, port: int, scans: bool) -> Iterator[Contender]:
-    """Stock mitmdump behind a redirect of its own; a contender that is missing if it does not run."""
+    """Stock mitmdump behind a redirect of its own; missing if it does not run."""
     name = "mitmproxy, scanning" if scans else "mitmproxy, no addon"
     if not host.path(_BIN / "mitmdump").exists():
         yield Contender(name=name, missing="mitmdump is not installed")
@@ -148,9 +148,9 @@ def mitmproxy(host: TestHost, *, port: int, scans: bool) -> Iterator[Contender]:
 
 def _redirect(port: int) -> str:
     return (
-        f"table inet bench_{port} {{ chain output {{\n"
+        f"table inet bench_{port} {{\nchain output {{\n"
         "type nat hook output priority -105;\n"
-        f"meta skuid {port} tcp dport {{ {PLAIN}, {TLS} }} redirect to :{port}\n}} }}\n"
+        f"meta skuid {port} tcp dport {{ {PLAIN}, {TLS} }} redirect to :{port}\n}}\n}}\n"
     )
 
 

@@ -114,11 +114,12 @@ def _shares(results: Results) -> str:
             continue
         samples = [each for by in results.values() for each in by[name]]
         for role in sorted({role for each in samples for role in each.cpu}):
-            values = [
-                median(each.cpu.get(role, 0.0) * 1000 / each.requests for each in by[name])
+            shares = [
+                [each.cpu.get(role, 0.0) * 1000 / each.requests for each in by[name]]
                 for by in results.values()
             ]
-            rows.append([f"{name}: {role}", *(f"{value:.2f}" for value in values)])
+            cells = [f"{median(each):.2f}" if each else "not measured" for each in shares]
+            rows.append([f"{name}: {role}", *cells])
     return _lines(rows)
 
 

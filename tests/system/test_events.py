@@ -90,7 +90,7 @@ def test_only_what_was_asked_for(webguard: Webguard, box: Cgroup, origin: Origin
 def following(webguard: Webguard, *options: str) -> Iterator[Path]:
     """`webguard events --follow`: what it has printed so far is in the file."""
     said = webguard.host.folder / "followed"
-    argv = [webguard.program, "events", "--follow", *options]
+    argv: list[str | Path] = [webguard.program, "events", "--follow", *options]
     with said.open("wb") as output:
         process = webguard.host.spawn(argv, stdout=output.fileno(), stderr=subprocess.STDOUT)
     try:

@@ -63,7 +63,7 @@ def traffic(box: Cgroup, urls: Sequence[str], least: int) -> Iterator[Traffic]:
     stop.unlink(missing_ok=True)
     script = Path(__file__).parent / "traffic.py"
     with said.open("wb") as output:
-        argv = [sys.executable, "-I", script, stop, str(least), CA, *urls]
+        argv: list[str | Path] = [sys.executable, "-I", script, stop, str(least), CA, *urls]
         asking = box.host.spawn(argv, cgroup=box, stdout=output.fileno())
     try:
         yield Traffic(asking, stop, said)
@@ -81,7 +81,7 @@ def successor_of(old: Webguard) -> Iterator[Callable[[], Webguard]]:
 
     def start() -> Webguard:
         with output.open("wb") as out, errors.open("wb") as err:
-            argv = [old.program, "run", "--take-over"]
+            argv: list[str | Path] = [old.program, "run", "--take-over"]
             process = old.host.spawn(argv, stdout=out.fileno(), stderr=err.fileno())
         started.append(Webguard(old.host, old.program, process, output, errors))
         return started[0]
@@ -100,7 +100,8 @@ def taken_over(old: Webguard, new: Webguard) -> int:
         code = old.process.wait(90)
     except subprocess.TimeoutExpired:
         raise AssertionError(f"the old one stays:\n{new.errors.read_text()[-3000:]}") from None
-    wait_until(lambda: new.status()["protected"])
+    assert new.process.poll() is None, new.errors.read_text()[-3000:]
+    wait_until(lambda: bool(new.errors.read_text()) and new.status()["protected"])
     return code
 
 

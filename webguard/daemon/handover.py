@@ -131,11 +131,13 @@ class Offer:
                 pipe.close()
                 return
             pipe.setblocking(False)
+            if self._pipes:  # both would think that the place is theirs
+                _refuse(pipe, "another successor is about to take over (wait for it)")
+                return
             try:
                 descriptors, removable = self._gift()
             except RefusedError as error:
-                pipe.send(json.dumps({"refused": str(error)}).encode())
-                pipe.close()
+                _refuse(pipe, str(error))
                 return
             message = json.dumps({"removable": [str(each) for each in removable]}).encode()
             socket.send_fds(pipe, [message], descriptors)
@@ -152,6 +154,11 @@ class Offer:
         else:
             self._pipes.remove(pipe)
             pipe.close()
+
+
+def _refuse(pipe: socket.socket, why: str) -> None:
+    with pipe:
+        pipe.send(json.dumps({"refused": why}).encode())
 
 
 def _is_root(pipe: socket.socket) -> bool:

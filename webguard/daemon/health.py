@@ -44,6 +44,7 @@ class Health:
         self._instance = interception.kernel.redirect.instance
         self._port = interception.kernel.redirect.proxy_port
         self._said_protected: bool | None = None
+        self._silent: set[int] = set()
 
     async def first_selftest(self) -> None:
         """See one self-test connection arrive at a worker, by the self-test's own rule."""
@@ -81,6 +82,7 @@ class Health:
                 if workers and started - failing_since > _HUNG:
                     self._give_up_on_workers(answer)
                     failing_since = None
+            self._kill_the_silent()
             await asyncio.sleep(max(0.05, _PROBE_EVERY - (time.monotonic() - started)))
 
     async def keep_saying(self) -> None:
@@ -99,6 +101,15 @@ class Health:
         if not second:
             self._protection.seen["IPv6"] = time.monotonic()
         return answer
+
+    def _kill_the_silent(self) -> None:
+        """End a worker that hangs while others serve: its connections would wait for ever."""
+        silent = {each.number for each in self._workers if each.silent_for() > _HUNG}
+        for worker in self._workers:
+            # At the second look: after a pause of our own their reports lie there unread.
+            if worker.number in silent & self._silent:
+                worker.kill()
+        self._silent = silent
 
     def _give_up_on_workers(self, answer: str) -> None:
         why = f"the workers do not answer ({answer})"
@@ -129,6 +140,8 @@ class Health:
         self._tell("interception.on", subject=self._instance)
 
     def _say_if_changed(self) -> None:
+        if self._protection.leaving:
+            return
         missing = self._protection.missing()
         protected = not missing
         if protected == self._said_protected or (self._said_protected is None and not protected):

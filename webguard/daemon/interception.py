@@ -8,6 +8,7 @@ we loaded them). This file connects them; each decides nothing.
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,7 @@ class Interception:
         )
         self._watch = CgroupWatch(self._root, self._exclusive)
         self._tables = TableWatch(config.instance)
+        self._went_live = False
         self._link_watch: links.LinkWatch | None = None
         self._own: OwnCgroup | None = None
         self._changed = asyncio.Event()
@@ -77,9 +79,9 @@ class Interception:
 
         Returns the former and all that may be removed again when we are gone.
         """
-        # With the generation: for a moment a successor has one as well.
-        redirect = self.kernel.redirect
-        name = f"{redirect.instance}-selftest-{redirect.generation}"
+        # With our pid: a successor has one as well for a moment, and so has an instance of the
+        # same name in another network namespace of this machine, which shares the tree.
+        name = f"{self.kernel.redirect.instance}-selftest-{os.getpid()}"
         own = cgroups.ensure(self._root, name, ours=True)
         for name in self._parents_to_make():
             self._parents.append(cgroups.ensure(self._root, name))
@@ -116,7 +118,7 @@ class Interception:
         self._apply(self._watch.scan())
         self.kernel.redirect_containers()
         self.kernel.discard_adopted()
-        self._protection.live = True
+        self._protection.live = self._went_live = True
         self.verify()
 
     def withdraw(self, why: str) -> None:
@@ -244,11 +246,18 @@ class Interception:
             self._protection.differences = (str(error),)
         self._protection.verified = time.monotonic()
 
-    def close(self) -> None:
-        """Take the redirect out of the kernel and let go of everything."""
+    def close(self, *, failed: bool = False) -> None:
+        """Take the redirect out of the kernel and let go of everything.
+
+        After a failure ports that are to be shut (`on_failure: closed`) stay shut:
+        those of a daemon that protected, and those that an earlier one left.
+        """
         self._stop_watching_links()
         with contextlib.suppress(OSError):
-            self.kernel.close()
+            if failed and self._went_live:
+                self.kernel.abandon()
+            else:
+                self.kernel.close(keep_adopted=failed)
         self._tables.close()
         self._watch.close()
 

@@ -24,6 +24,7 @@ class Protection:
     """The facts, as they come in."""
 
     expected_workers: int
+    leaving: bool = False  # the daemon stops, and says so itself
     live: bool = False  # the container redirect is switched on
     why_not_live: str = "starting"
     v6: bool = True  # this host has a route to test IPv6 with

@@ -106,7 +106,7 @@ def not_covered(supervisor: Supervisor) -> list[str]:
     if inventory.problem:
         found.append(f"names of containers: {inventory.problem}")
     elif not inventory.engine_present:
-        found.append("names of containers: no Docker engine answers; they are known by id")
+        found.append("names of containers: no engine answers; they are known by id")
     found += [
         f"containers that start below {each or 'the root'} are found late (inotify limit)"
         for each in supervisor.interception.uncovered

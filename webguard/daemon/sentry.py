@@ -99,6 +99,9 @@ def serve(pipe: socket.socket, task: dict[str, Any]) -> bool:
         if "enter" in asked:
             task["rmdir"] = [*asked["rmdir"], *task["rmdir"]]
             said = enter(asked["enter"])
+        elif "tidy" in asked:
+            task |= asked["tidy"]
+            said = {"ready": True}
         else:
             said = probe(asked["host"], asked["port"], asked["timeout"])
         pipe.send(json.dumps({**said, "number": asked["number"]}).encode())

@@ -11,6 +11,7 @@ from functools import partial
 
 from mitmproxy import master, options, version
 from mitmproxy.addons import core, disable_h2c, next_layer, proxyserver
+from mitmproxy.connection import Client
 
 from addons import engine
 from addons.bodyscan import BodyScan
@@ -46,7 +47,7 @@ class Serving:
         self._settings = settings
         self._engine = scanner
         self.peers = Peers()
-        engine.install()
+        engine.install(self._strict_for)
         self.master = master.Master(options.Options())
         check_engine(self.master.options)
         self.proxyserver = proxyserver.Proxyserver()
@@ -115,7 +116,9 @@ class Serving:
 
     def _use(self, settings: Settings) -> None:
         self._settings = settings
-        allowed = settings.policy.unscanned is Action.ALLOW
+        policy = settings.policy
+        # For one group is enough: what is stricter refuses it for itself.
+        allowed = Action.ALLOW in (policy.unscanned, *(each.unscanned for each in policy.groups))
         self._bodies.stream_endless = allowed
         self._deadlines.silence = settings.origin_timeout
         limit = str(settings.max_body)
@@ -125,6 +128,10 @@ class Serving:
             stream_large_bodies=limit if allowed else None,
             body_size_limit=None if allowed else limit,
         )
+
+    def _strict_for(self, client: Client) -> bool:
+        group = self._settings.policy.group_of(self.peers.of(client).container)
+        return group.enabled and group.unscanned is Action.BLOCK
 
     def _decide(self, question: Question) -> Verdict:
         return decide(self._settings.policy, question)

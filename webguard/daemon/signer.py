@@ -63,7 +63,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         for each in arguments.worker:
             tasks.create_task(answer(channel.inherited(each), authority))
         while await daemon.receive() is not None:
-            pass  # the daemon has nothing to tell us yet; its end is what we wait for
+            daemon.send(channel.Ready())  # it asks whether we hang; its end is what we wait for
         raise SystemExit(0)
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from certs.certificate import OurCertificate, our_certificate
+from webguard.daemon import channel
 from webguard.daemon.children import Service, start_signer
 from webguard.daemon.workers import Tell
 from webguard.errors import WebguardError
@@ -16,6 +18,8 @@ log = logging.getLogger(__name__)
 
 _GRACE = 2.0
 _PAUSE = 1.0
+# Far above what signing takes on a busy host; without a signer new names are refused.
+_HUNG = 6.0
 
 
 class Signing:
@@ -37,8 +41,7 @@ class Signing:
         """Start another whenever it ends."""
         while True:
             if self._service is not None:
-                while await self._service.channel.receive() is not None:
-                    pass
+                await self._until_it_ends(self._service)
                 code = await self._service.child.wait()
                 self._service.channel.close()
                 self._service = None
@@ -55,6 +58,23 @@ class Signing:
             except (WebguardError, ValueError) as error:
                 log.error("%s", error)  # noqa: TRY400 - the message is all there is to know
                 await self.stop()
+
+    async def _until_it_ends(self, service: Service) -> None:
+        """Ask it again and again whether it is there. One that hangs is ended."""
+        patience = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    if await service.channel.receive() is None:
+                        return
+                patience = _PAUSE  # it has answered
+            except ValueError as error:
+                log.warning("webguard-signer: %s", error)
+            except TimeoutError:
+                if patience == _HUNG:
+                    service.child.signal(signal.SIGKILL)
+                service.channel.send(channel.Ready())
+                patience = _HUNG
 
     async def stop(self) -> None:
         """End it."""

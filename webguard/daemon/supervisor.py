@@ -10,14 +10,15 @@ owns it, the workers die by their death signal, and the sentry tidies up.
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from certs import publish
 from certs.certificate import OurCertificate
@@ -25,6 +26,7 @@ from netiso.cgroups import OwnCgroup, find_root
 from webguard.daemon import channel
 from webguard.daemon.children import Inherited, sealed
 from webguard.daemon.clock import stamp
+from webguard.daemon.crew import Start, crew
 from webguard.daemon.handover import Inheritance, Offer
 from webguard.daemon.health import Health
 from webguard.daemon.interception import Interception
@@ -38,14 +40,18 @@ from webguard.daemon.protection import Protection
 from webguard.daemon.selftest import SelfTest
 from webguard.daemon.signing import Signing
 from webguard.daemon.workers import Ports, Worker
-from webguard.errors import ConfigError, RefusedError
+from webguard.errors import ConfigError, HostError, RefusedError
 from webguard.model import Container, Event, Severity
 from webguard.policy.config import Config
 from webguard.store.lines import Lines
 from webguard.store.record import Store
 
 _SETTLE = 5.0
+_PATIENCE = 30.0
+"""Seconds for a successor to be protecting: nothing is lost while it tries."""
 _LOOK = 0.1
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +77,8 @@ class Supervisor:
     _lock: int = -1
     _removable: list[Path] = field(default_factory=list)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _handed_over: bool = False
+    _watching: list[asyncio.Task[None]] = field(default_factory=list)
+    _anothers: bool = False  # the instance's place is a successor's, or still a predecessor's
 
     @property
     def config(self) -> Config:
@@ -94,14 +101,16 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             if not await self._started(stack):
                 return
-            start = await stack.enter_async_context(_crew())
+            start = await stack.enter_async_context(crew())
             self._start_tasks(start)
+            if self.predecessor is not None and not await self._fit_to_succeed():
+                return
             await stack.enter_async_context(control(self))
             await stack.enter_async_context(Offer(self.paths, self._gift, self._taken_over))
             self.tell("daemon.started", subject=self.config.instance)
-            await self._settled()
             if self.predecessor is not None:
-                await asyncio.to_thread(self.predecessor.say_live)
+                await self._succeed(self.predecessor)
+            await self._settled(_SETTLE)
             ready(self)
             notify("READY=1", "STATUS=protecting")
             await self._stopping.wait()
@@ -109,17 +118,44 @@ class Supervisor:
             self.tell("daemon.stopping", subject=self.config.instance)
             await self._wind_down()
 
-    def _start_tasks(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    async def _fit_to_succeed(self) -> bool:
+        """Return whether we are to take a predecessor's place; it keeps it if we do not protect."""
+        await self._settled(_PATIENCE)
+        if self._stopping.is_set():
+            return False
+        if missing := self.protection.missing():
+            raise HostError(
+                "take over", "; ".join(missing), "the old daemon has kept its place and protects"
+            )
+        return True
+
+    async def _succeed(self, predecessor: Inheritance) -> None:
+        """Be the instance's daemon from now on, with all that its last one has to remove."""
+        await asyncio.to_thread(predecessor.say_live)
+        self._anothers = False
+        await self.selftest.inherit(
+            unlink=self._files, rmdir=[self.own_cgroup.path, *self._removable, self.paths.run]
+        )
+
+    @property
+    def _files(self) -> list[Path]:
+        return [self.paths.control, self.paths.handover, self.paths.lock]
+
+    def _start_tasks(self, start: Start) -> None:
         for worker in self.workers:
             start(worker.keep())
         health = self._health()
         start(self.signing.keep())
-        start(health.keep_probing())
-        start(health.keep_saying())
+        self._watching = [start(health.keep_probing()), start(health.keep_saying())]
         start(self.interception.follow())
 
     async def _wind_down(self) -> None:
         """Redirect nothing more, and let what is open end, while everything still runs."""
+        self.protection.leaving = True
+        for each in self._watching:  # workers that accept nothing more are not ill
+            each.cancel()
+        if self._anothers:
+            await self.selftest.inherit(unlink=[], rmdir=[self.own_cgroup.path])
         self.interception.withdraw("the daemon is stopping")
         async with asyncio.TaskGroup() as tasks:
             for worker in self.workers:
@@ -144,10 +180,22 @@ class Supervisor:
                 taken.append(worker)
         except Exception:
             for worker in taken:  # all or nothing: two workers must not judge differently
-                await worker.configure(old, self.material.policy.generation)
+                await self._back(worker, old)
+            self.interception.change_ports(self.config, self.own_cgroup)
+            self.selftest.port = self.config.web.ports[0]
+            _close(inherited)
             raise
         self.material = material
+        _close(old)
         self.tell("policy.reloaded", subject=f"generation {material.policy.generation}")
+
+    async def _back(self, worker: Worker, old: Inherited) -> None:
+        try:
+            await worker.configure(old, self.material.policy.generation)
+        except HostError as error:
+            log.warning("%s", error)
+            worker.inherited = old
+            worker.kill()
 
     def _only_reloadable(self, new: Config) -> None:
         old = self.config
@@ -204,10 +252,10 @@ class Supervisor:
                 each.cancel()
         return not starting.cancelled()
 
-    async def _settled(self) -> None:
+    async def _settled(self, seconds: float) -> None:
         """Wait until we are protected or it is clear that something is missing."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE):
+            async with asyncio.timeout(seconds):
                 while self.protection.missing() and not self._stopping.is_set():  # noqa: ASYNC110 - facts grow old by themselves
                     await asyncio.sleep(_LOOK)
 
@@ -215,27 +263,28 @@ class Supervisor:
         """Bring everything up; what is up is taken down by `stack`, last first."""
         before = self.predecessor
         inherited = before.lock if before else None
-        self._lock = stack.enter_context(only_one(self.paths, inherited, lambda: self._handed_over))
+        self._anothers = before is not None
+        self._lock = stack.enter_context(only_one(self.paths, inherited, lambda: self._anothers))
         self.selftest = SelfTest(self.config.web.ports[0])
         stack.push_async_callback(self.selftest.stop)
         # First of all: from here on there is somebody to tidy up if we are killed.
         self.selftest.start(
             home=find_root(),
             lock=self._lock,
-            unlink=[self.paths.control, self.paths.handover, self.paths.lock],
-            rmdir=[self.paths.run],
+            unlink=[] if before else self._files,
+            rmdir=[] if before else [self.paths.run],
         )
         sockets = before.listen if before else bind(self.config.web.listen_port)
         self._listen = [stack.enter_context(each) for each in sockets]
         self.interception = Interception(self.config, self.protection, self._learned)
-        stack.callback(self.interception.close)
+        stack.push(self._end_interception)
         self.isolating = Isolating(self.interception, self.tell, self._cut_connections)
         self.own_cgroup, removable = self.interception.prepare()
         self._removable = [*removable, *(before.removable if before else ())]
         stack.callback(self._remove_cgroups)
         # Last in, first out: the sentry leaves the cgroup, then that is removed.
         stack.push_async_callback(self.selftest.stop)
-        await self.selftest.enter(self.own_cgroup.path, rmdir=self._removable)
+        await self.selftest.enter(self.own_cgroup.path, rmdir=[] if before else self._removable)
         await self._start_signing(stack)
         # Loaded before there is a worker: a second daemon is refused here, and nothing is
         # redirected yet but the self-test.
@@ -305,6 +354,9 @@ class Supervisor:
             tell=self.tell,
         )
 
+    def _end_interception(self, failed: object, *_: object) -> None:
+        self.interception.close(failed=failed is not None)
+
     def _cut_connections(self) -> None:
         for worker in self.workers:
             worker.cut()
@@ -318,13 +370,13 @@ class Supervisor:
 
     def _taken_over(self) -> None:
         """A successor protects now: go, and leave it what is its own."""
-        self._handed_over = True
+        self._anothers = True
         self.tell("daemon.succeeded", subject=self.config.instance)
         self._stopping.set()
 
     def _remove_cgroups(self) -> None:
         ours = [self.own_cgroup.path]
-        for each in ours if self._handed_over else [*ours, *self._removable]:
+        for each in ours if self._anothers else [*ours, *self._removable]:
             # Busy: a container has started below it meanwhile, and keeps it.
             with contextlib.suppress(OSError):
                 each.rmdir()
@@ -341,17 +393,7 @@ class Supervisor:
             self.trusted[key] = time.time_ns()
 
 
-@asynccontextmanager
-async def _crew() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
-    """Run tasks until the block ends. One that fails ends the block with its error."""
-    async with asyncio.TaskGroup() as tasks:
-        running: list[asyncio.Task[None]] = []
-
-        def start(what: Coroutine[Any, Any, None]) -> None:
-            running.append(tasks.create_task(what))
-
-        try:
-            yield start
-        finally:
-            for each in running:
-                each.cancel()
+def _close(inherited: Inherited) -> None:
+    """Let go of a generation that nobody starts with any more; the listening sockets stay."""
+    for each in (inherited.settings, inherited.rules, inherited.roots):
+        os.close(each)

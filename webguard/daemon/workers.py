@@ -70,7 +70,8 @@ class Worker:
     )
     _stopping: bool = False
     _serves: bool = False
-    _applying: asyncio.Future[channel.Applied] | None = None
+    _heard: float = 0.0
+    _applying: asyncio.Future[channel.Applied | None] | None = None
     _ended_by_itself: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
@@ -78,6 +79,7 @@ class Worker:
         self.service = start_worker(self.number, self.inherited, self.signer)
         await self.service.ready()
         self._serves = True
+        self._heard = time.monotonic()
         for container in self.ports.containers():
             self.learn(container, gone=False)
 
@@ -95,7 +97,10 @@ class Worker:
         old ones, and a successor of it would too.
         """
         if self.service is None or not self._serves:
-            self.inherited = inherited  # it is starting: the next one starts with these
+            self.inherited = inherited
+            if self.service is not None:
+                # It starts with the old ones, and would soon judge by them. The next one has these.
+                self.service.child.signal(signal.SIGKILL)
             return
         self._applying = asyncio.get_running_loop().create_future()
         descriptors = (inherited.settings, inherited.rules, inherited.roots)
@@ -106,9 +111,14 @@ class Worker:
             async with asyncio.timeout(_APPLY):
                 applied = await self._applying
         except TimeoutError as error:
+            # It may come round, and work by settings that nobody thinks are in force.
+            self.kill()
             raise self._not_applied(f"no answer within {_APPLY:g} s") from error
         finally:
             self._applying = None
+        if applied is None:
+            self.inherited = inherited  # it has ended, and the next one starts with these
+            return
         if applied.problem or applied.generation != generation:
             raise self._not_applied(applied.problem or "it answered for another generation")
         self.inherited = inherited
@@ -133,6 +143,10 @@ class Worker:
             async with asyncio.timeout(seconds + _STOP_GRACE):
                 await self._ended_by_itself.wait()
 
+    def silent_for(self) -> float:
+        """Return for how many seconds it should have reported and did not."""
+        return time.monotonic() - self._heard if self._serves else 0.0
+
     def kill(self) -> None:
         """End a process that hangs; `keep` starts its successor.
 
@@ -152,11 +166,12 @@ class Worker:
                 self._serves = False
                 self.service.channel.close()
                 self.service = None
+                self._answer(None)
                 if self._stopping:
                     self._ended_by_itself.set()
                     return
                 self._ended(f"exit code {code}")
-            failures = 0 if time.monotonic() - began > _STEADY else failures + 1
+            failures = 1 if time.monotonic() - began > _STEADY else failures + 1
             await asyncio.sleep(_BACK_OFF[min(failures, len(_BACK_OFF)) - 1])
             try:
                 await self.start()
@@ -208,16 +223,20 @@ class Worker:
             container = await self.ports.whose(cgroup)
             end.send(channel.Resolved(cgroup=cgroup, container=container))
 
+    def _answer(self, applied: channel.Applied | None) -> None:
+        if self._applying is not None and not self._applying.done():
+            self._applying.set_result(applied)
+
     def _take(self, message: Message) -> None:
         match message:
             case channel.Happened():
                 self.ports.record(message.event)
             case channel.Count():
                 self.counted = message
+                self._heard = time.monotonic()
                 self.protection.reported[self.number] = time.monotonic()
             case channel.Applied():
-                if self._applying is not None and not self._applying.done():
-                    self._applying.set_result(message)
+                self._answer(message)
             case channel.Probed():
                 self.ports.probed(message.port)
             case channel.Handshake():

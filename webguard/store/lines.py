@@ -8,6 +8,7 @@ room again.
 
 import json
 import os
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter
 from webguard.model import Event
 
 _EVENT = TypeAdapter(Event)
+_MOST_UNWRITTEN = 1024 * 1024  # bytes that wait for a reader
 
 
 def as_object(event: Event) -> dict[str, Any]:
@@ -27,12 +29,16 @@ def as_object(event: Event) -> dict[str, Any]:
 class Lines:
     """Write events to a descriptor, one JSON object a line.
 
-    A pipe whose reader is slow may hold the caller for as long as one write
-    takes; a full disk or a closed reader is survived and counted.
+    A reader that is slow, or has stopped reading, never holds the caller up: some
+    lines wait for it, the rest is counted as lost, like those that a full disk or
+    a closed reader does not take.
     """
 
     def __init__(self, descriptor: int, stamp: Callable[[], tuple[str, int]]) -> None:
         self._descriptor = descriptor
+        self._unwritten = b""
+        self._room = select.poll()
+        self._room.register(descriptor, select.POLLOUT)
         self._stamp = stamp
         self.lost = 0
 
@@ -58,9 +64,19 @@ class Lines:
     def _write(self, whole: dict[str, Any]) -> bool:
         line = json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n"
         data = line.encode("utf-8", "backslashreplace")
+        if len(self._unwritten) + len(data) > _MOST_UNWRITTEN:
+            return False
+        self._unwritten += data
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            while self._unwritten and self._room.poll(0):
+                # A pipe that has room takes this much at once: the reader's pace is not ours.
+                written = os.write(self._descriptor, self._unwritten[: select.PIPE_BUF])
+                self._unwritten = self._unwritten[written:]
         except OSError:
+            self._unwritten = self._unwritten[: -len(data)] if self._whole(data) else b""
             return False
         return True
+
+    def _whole(self, data: bytes) -> bool:
+        """Return whether nothing of the newest line was written, so that it can be taken back."""
+        return len(self._unwritten) >= len(data)

@@ -71,7 +71,7 @@ class Maker:
         return [self.event(f"http://shop.test/{number}") for number in range(count)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> Maker:
     return Maker()
 

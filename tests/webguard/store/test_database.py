@@ -30,12 +30,20 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def filled(path: Path, make: Maker) -> Path:
+@pytest.fixture(scope="module")
+def two_thousand(tmp_path_factory: pytest.TempPathFactory, make: Maker) -> Path:
     """A record of two thousand events, one second apart."""
+    path = tmp_path_factory.mktemp("two-thousand") / "events.db"
     with closing(Database(path)) as database:
         events = [make.event(at=number * 10**9) for number in range(2000)]
         database.insert([row(each) for each in events])
+    return path
+
+
+@pytest.fixture
+def filled(path: Path, two_thousand: Path) -> Path:
+    """The same, to be spoilt."""
+    shutil.copy(two_thousand, path)
     return path
 
 

@@ -225,7 +225,7 @@ def any_event(draw: st.DrawFn) -> Event:
     ("line_of", "width"),
     [pytest.param(eset12, 12, id="eset12"), pytest.param(eset13, 13, id="eset13")],
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(event=any_event())
 def test_every_event_is_one_line_and_one_record(
     line_of: Callable[[Event], str], width: int, event: Event

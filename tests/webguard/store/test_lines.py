@@ -76,3 +76,18 @@ def test_what_was_lost_is_told_when_there_is_room_again(tmp_path: Path) -> None:
     assert (loss["kind"], loss["subject"]) == ("loss", "2 events could not be written")
     assert event["kind"] == "web.passed"
     assert written.lost == 0
+
+
+def test_a_reader_that_has_stopped_costs_lines_and_never_waits() -> None:
+    reader, writer = os.pipe()
+    written = lines(writer)
+    long = Event(id="1", at=2, kind="x", subject="x" * 1000)
+    try:
+        for _ in range(3000):  # far more than a pipe and what may wait beside it hold
+            written.record(long)
+        assert written.lost > 0
+        first, _, _ = os.read(reader, 4096).partition(b"\n")
+        assert json.loads(first)["kind"] == "x"
+    finally:
+        os.close(reader)
+        os.close(writer)

@@ -59,7 +59,7 @@ def test_a_record_outlives_its_store(a_store: StoreMaker, make: Maker) -> None:
 
 
 def test_closing_writes_what_is_waiting(a_store: StoreMaker, make: Maker) -> None:
-    store, events = a_store(), make.events(2000)
+    store, events = a_store(), make.events(800)
     for each in events:
         store.record(each)
     store.close(30)
@@ -287,7 +287,7 @@ def test_recording_after_the_end_is_harmless(a_store: StoreMaker, make: Maker) -
 
 def test_many_threads_may_record(a_store: StoreMaker, make: Maker) -> None:
     store = a_store()
-    shares = [make.events(200) for _ in range(4)]
+    shares = [make.events(50) for _ in range(4)]
 
     def write(share: list[Event]) -> None:
         for each in share:
