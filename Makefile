@@ -24,7 +24,8 @@ check:
 fix:
 	deploy/setup/dev
 	$(bin)/ruff check --fix . && $(bin)/ruff format .
-system: setup ; $(bin)/pytest -m system $(ARGS)
+# Two at once: most of the time is waiting, and each has a test host of its own.
+system: setup ; $(bin)/pytest -m system -n 2 --dist loadfile $(ARGS)
 bench: setup
 	deploy/setup/packages bench
 	deploy/bench/run $(ARGS)

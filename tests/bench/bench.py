@@ -63,7 +63,10 @@ def _everybody() -> Iterator[list[Contender]]:
     second has a host of its own.
     """
     with ExitStack() as stack:
-        one, two = (_host(stack) for _ in range(2))
+        one = _host(stack, placed_dependencies())
+        copied = one.folder / "opt"
+        subprocess.run(["cp", "-a", one.path("/opt/webguard"), copied], check=True, timeout=120)
+        two = _host(stack, copied)
         yield [
             contenders.direct(one),
             stack.enter_context(contenders.mitmproxy(one, port=61001, scans=False)),
@@ -73,8 +76,8 @@ def _everybody() -> Iterator[list[Contender]]:
         ]
 
 
-def _host(stack: ExitStack) -> TestHost:
-    host = stack.enter_context(open_host(placed_dependencies()))
+def _host(stack: ExitStack, installed: Path) -> TestHost:
+    host = stack.enter_context(open_host(installed))
     host.place_product(CHECKOUT)
     stack.enter_context(contenders.serving(host))
     return host

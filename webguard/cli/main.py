@@ -15,6 +15,7 @@ from webguard.cli import (
     policy,
     purge,
     run,
+    scan,
     show,
     status,
 )
@@ -40,6 +41,7 @@ Examples:
   webguard events --follow        what happens, as it happens
   webguard isolation on           cut the containers off
   webguard policy reload          put changed settings, groups, lists and rules in force
+  webguard scan /srv              look for malware in files, and only report
   webguard purge                  remove everything that webguard keeps
 
 \b
@@ -51,6 +53,7 @@ app.add_typer(cert.app, name="cert")
 app.add_typer(isolation.app, name="isolation")
 app.add_typer(policy.app, name="policy")
 app.command("run")(run.run)
+app.command("scan")(scan.scan)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("containers")(containers.containers)

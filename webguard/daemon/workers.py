@@ -29,6 +29,11 @@ _APPLY = 20.0
 _QUESTIONS = 64
 
 
+def pause(failures: int) -> float:
+    """Return how long to wait after so many failures in a row, of which there was at least one."""
+    return _BACK_OFF[min(failures, len(_BACK_OFF)) - 1]
+
+
 class Tell(Protocol):
     """Record an event of the daemon's own."""
 
@@ -172,7 +177,7 @@ class Worker:
                     return
                 self._ended(f"exit code {code}")
             failures = 1 if time.monotonic() - began > _STEADY else failures + 1
-            await asyncio.sleep(_BACK_OFF[min(failures, len(_BACK_OFF)) - 1])
+            await asyncio.sleep(pause(failures))
             try:
                 await self.start()
             except OSError as error:

@@ -217,7 +217,7 @@ def cut(path: Path) -> None:
 def test_damage_is_seen_by_the_check(filled: Path) -> None:
     spoil(filled)
 
-    with closing(Database(filled)) as database, pytest.raises(DamagedError):
+    with pytest.raises(DamagedError), closing(Database(filled)) as database:
         database.check()
 
 

@@ -1,0 +1,125 @@
+"""A daemon's place changes hands once, to root, and only when the successor says so."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from webguard.daemon.handover import Offer, take
+from webguard.daemon.paths import Paths
+from webguard.errors import RefusedError, UnreachableError
+
+# Who asks is told by the kernel, and here that is whoever runs the tests.
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root is given the place")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    found = Paths(root=tmp_path)
+    found.run.mkdir(parents=True)
+    return found
+
+
+class Old:
+    """A daemon with a place."""
+
+    def __init__(self) -> None:
+        self.lock, self._other = os.pipe()
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.refusing = ""
+        self.gone = asyncio.Event()
+
+    def gift(self) -> tuple[list[int], list[Path]]:
+        if self.refusing:
+            raise RefusedError(self.refusing)
+        return [self.lock, self.listening.fileno()], [Path("/a/b")]
+
+    def close(self) -> None:
+        os.close(self.lock)
+        os.close(self._other)
+        self.listening.close()
+
+
+@pytest.fixture
+def old() -> Iterator[Old]:
+    made = Old()
+    yield made
+    made.close()
+
+
+@root
+async def test_a_successor_gets_the_lock_and_the_very_sockets(paths: Paths, old: Old) -> None:
+    async with Offer(paths, old.gift, old.gone.set):
+        taken = await asyncio.to_thread(take, paths)
+        (listening,) = taken.listen
+        with listening:
+            assert os.fstat(listening.fileno()) == os.fstat(old.listening.fileno())
+            assert os.fstat(taken.lock) == os.fstat(old.lock)
+            assert taken.removable == [Path("/a/b")]
+            assert not os.get_inheritable(taken.lock)
+            assert not old.gone.is_set()
+            saying = asyncio.create_task(asyncio.to_thread(taken.say_live))
+            async with asyncio.timeout(10):
+                await old.gone.wait()
+            assert not saying.done()  # it waits until the old one has gone
+    os.close(taken.lock)
+    saying.cancel()
+
+
+@root
+async def test_a_successor_that_ends_on_the_way_changes_nothing(paths: Paths, old: Old) -> None:
+    async with Offer(paths, old.gift, old.gone.set):
+        for _ in range(3):
+            taken = await asyncio.to_thread(take, paths)
+            taken.listen[0].close()
+            os.close(taken.lock)
+            taken._pipe.close()
+            await asyncio.sleep(0.05)  # for the daemon to see it
+        assert not old.gone.is_set()
+
+
+@root
+async def test_two_successors_at_once_are_one_too_many(paths: Paths, old: Old) -> None:
+    async with Offer(paths, old.gift, old.gone.set):
+        first = await asyncio.to_thread(take, paths)
+        with pytest.raises(RefusedError, match="another successor"):
+            await asyncio.to_thread(take, paths)
+        first.listen[0].close()
+        os.close(first.lock)
+
+
+@root
+async def test_a_daemon_that_must_stay_says_why(paths: Paths, old: Old) -> None:
+    old.refusing = "isolation is on (turn it off)"
+    async with Offer(paths, old.gift, old.gone.set):
+        with pytest.raises(RefusedError, match=r"isolation is on \(turn it off\)"):
+            await asyncio.to_thread(take, paths)
+
+
+async def test_nobody_but_root_may_ask(paths: Paths, old: Old) -> None:
+    async with Offer(paths, old.gift, old.gone.set):
+        facts = paths.handover.stat()
+        assert (facts.st_mode & 0o777, facts.st_uid) == (0o600, os.geteuid())
+
+
+async def test_the_socket_goes_and_a_successors_stays(paths: Paths, old: Old) -> None:
+    async with Offer(paths, old.gift, old.gone.set):
+        pass
+    assert not paths.handover.exists()
+    async with Offer(paths, old.gift, old.gone.set):
+        async with Offer(paths, old.gift, old.gone.set):
+            pass
+        paths.handover.touch()
+    assert paths.handover.exists()
+
+
+def test_without_a_daemon_there_is_nothing_to_take(paths: Paths) -> None:
+    with pytest.raises(UnreachableError, match="start without --take-over"):
+        take(paths)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(paths.handover))
+    with pytest.raises(UnreachableError, match="start without --take-over"):
+        take(paths)
