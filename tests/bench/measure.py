@@ -113,7 +113,7 @@ def _spent(pids: Mapping[int, str]) -> dict[int, float]:
 
 
 def below(pid: int) -> dict[int, str]:
-    """Return a process and all its descendants, with the module or program each runs."""
+    """Return a process and all its descendants, with what each is."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -128,6 +128,7 @@ def below(pid: int) -> dict[int, str]:
 def _role(pid: int) -> str:
     with suppress(OSError):
         argv = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        module = next((each for each in argv if each.startswith("webguard.daemon.")), argv[0])
-        return module.rpartition(".")[2]
+        for each in argv:
+            if each.startswith("webguard.daemon."):
+                return each.rpartition(".")[2]
     return "other"

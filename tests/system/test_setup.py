@@ -11,7 +11,7 @@ pytestmark = pytest.mark.system
 
 CHECKOUT = Path(__file__).parents[2]
 SETUP = CHECKOUT / "deploy" / "setup"
-USERS = ["getent", "passwd", "webguard-proxy", "webguard-signer"]
+USERS = ["getent", "passwd", "webguard-proxy", "webguard-signer", "webguard-scan"]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_users_are_made_once_without_shell_home_or_the_operators_group(
     assert host.run(USERS).out == before
     assert before.count(":/nonexistent:/usr/sbin/nologin\n") == 2
     assert host.run(["getent", "group", "webguard"]).out.strip().endswith(":")
-    for user in ("webguard-proxy", "webguard-signer"):
+    for user in ("webguard-proxy", "webguard-signer", "webguard-scan"):
         assert host.run(["id", "-nG", user]).out.split() == [user]
 
 

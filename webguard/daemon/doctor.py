@@ -17,7 +17,7 @@ from pathlib import Path
 from netiso import cgroups, kernel_state
 from netiso.apply import Kernel, next_generation
 from netiso.redirect import Redirect
-from webguard.daemon.paths import PROXY_USER, SIGNER_USER, Paths
+from webguard.daemon.paths import PROXY_USER, SCAN_USER, SIGNER_USER, Paths
 from webguard.errors import WebguardError
 from webguard.host import run
 from webguard.policy.config import Config, load
@@ -85,7 +85,7 @@ def _root(_paths: Paths, _config: Config) -> Iterator[Finding]:
 
 def _python(_paths: Paths, _config: Config) -> Iterator[Finding]:
     """Service users."""
-    for name in (PROXY_USER, SIGNER_USER):
+    for name in (PROXY_USER, SIGNER_USER, SCAN_USER):
         try:
             pwd.getpwnam(name)
         except KeyError:

@@ -63,9 +63,9 @@ def take(paths: Paths) -> Inheritance:
     pipe.settimeout(_ANSWER)
     try:
         pipe.connect(str(paths.handover))
-        data, found, _flags, _address = socket.recv_fds(
-            pipe, _LARGEST, _MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC
-        )
+        data, found, _flags, _address = socket.recv_fds(pipe, _LARGEST, _MOST_SOCKETS)
+        for each in found:  # recv_fds takes MSG_CMSG_CLOEXEC, and ignores it
+            os.set_inheritable(each, False)
         told = json.loads(data)
     except (OSError, ValueError) as error:
         pipe.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from webguard.daemon.handover import Offer, take
+from webguard.daemon.handover import Inheritance, Offer, take
 from webguard.daemon.paths import Paths
 from webguard.errors import RefusedError, UnreachableError
 
@@ -50,23 +50,42 @@ def old() -> Iterator[Old]:
     made.close()
 
 
+def end(offer: Offer) -> None:
+    """What the end of the old daemon's process does."""
+    for each in offer._pipes:
+        each.close()
+
+
+def same(one: int, other: int) -> bool:
+    """Whether two descriptors are of one file."""
+    return os.path.samestat(os.fstat(one), os.fstat(other))
+
+
+def let_go(taken: Inheritance) -> None:
+    """What the end of the successor's process does."""
+    taken.listen[0].close()
+    taken._pipe.close()
+    os.close(taken.lock)
+
+
 @root
 async def test_a_successor_gets_the_lock_and_the_very_sockets(paths: Paths, old: Old) -> None:
-    async with Offer(paths, old.gift, old.gone.set):
+    offer = Offer(paths, old.gift, old.gone.set)
+    async with offer, asyncio.TaskGroup() as tasks:
         taken = await asyncio.to_thread(take, paths)
         (listening,) = taken.listen
         with listening:
-            assert os.fstat(listening.fileno()) == os.fstat(old.listening.fileno())
-            assert os.fstat(taken.lock) == os.fstat(old.lock)
+            assert same(listening.fileno(), old.listening.fileno())
+            assert same(taken.lock, old.lock)
             assert taken.removable == [Path("/a/b")]
             assert not os.get_inheritable(taken.lock)
             assert not old.gone.is_set()
-            saying = asyncio.create_task(asyncio.to_thread(taken.say_live))
+            saying = tasks.create_task(asyncio.to_thread(taken.say_live))
             async with asyncio.timeout(10):
                 await old.gone.wait()
             assert not saying.done()  # it waits until the old one has gone
+            end(offer)
     os.close(taken.lock)
-    saying.cancel()
 
 
 @root
@@ -74,21 +93,20 @@ async def test_a_successor_that_ends_on_the_way_changes_nothing(paths: Paths, ol
     async with Offer(paths, old.gift, old.gone.set):
         for _ in range(3):
             taken = await asyncio.to_thread(take, paths)
-            taken.listen[0].close()
-            os.close(taken.lock)
-            taken._pipe.close()
-            await asyncio.sleep(0.05)  # for the daemon to see it
+            let_go(taken)
+            await asyncio.sleep(0)  # the daemon sees it in its next step
         assert not old.gone.is_set()
 
 
 @root
 async def test_two_successors_at_once_are_one_too_many(paths: Paths, old: Old) -> None:
-    async with Offer(paths, old.gift, old.gone.set):
+    offer = Offer(paths, old.gift, old.gone.set)
+    async with offer:
         first = await asyncio.to_thread(take, paths)
         with pytest.raises(RefusedError, match="another successor"):
             await asyncio.to_thread(take, paths)
-        first.listen[0].close()
-        os.close(first.lock)
+        let_go(first)
+    end(offer)
 
 
 @root

@@ -1,6 +1,7 @@
 """Settings for a worker: applied, refused, or taken along by its next process."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -12,6 +13,7 @@ from webguard.daemon import channel, workers
 from webguard.daemon.channel import Channel
 from webguard.daemon.children import Inherited, Service, sealed
 from webguard.daemon.protection import Protection
+from webguard.daemon.serving import whole
 from webguard.daemon.workers import Ports, Worker
 from webguard.errors import HostError
 from webguard.model import Container, Event, Severity
@@ -22,7 +24,7 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.probed: list[int] = []
+        self.probed: asyncio.Queue[int] = asyncio.Queue()
 
     def tell(
         self,
@@ -49,17 +51,18 @@ class Rig:
 
     def __init__(self) -> None:
         self.told = Told()
-        signer, self._signer = channel.pair()
+        self.made: list[Inherited] = []
+        self.signer, self._signers = channel.pair()
         self.worker = Worker(
             number=1,
-            signer=signer,
-            inherited=generation("one"),
+            signer=self.signer,
+            inherited=self.generation("one"),
             ports=Ports(
                 record=self.told.record,
                 tell=self.told.tell,
                 whose=_nobody,
                 containers=lambda: (),
-                probed=self.told.probed.append,
+                probed=self.told.probed.put_nowait,
                 trusted=lambda _key: None,
             ),
             protection=Protection(expected_workers=1),
@@ -71,47 +74,62 @@ class Rig:
         self.child = child
         self.worker.service = Service(child, Channel(ours))
 
+    def end(self) -> None:
+        """Let the process end, and nobody start another."""
+        self.worker._stopping = True
+        self.child.signal(signal.SIGKILL)
+        self.other.close()
+
+    def close(self) -> None:
+        """Close what the processes had in common."""
+        self.signer.close()
+        self._signers.close()
+        for each in self.made:
+            for descriptor in (each.settings, each.rules, each.roots):
+                os.close(descriptor)
+
+    def generation(self, name: str) -> Inherited:
+        """Settings, rules and roots that can be told from others."""
+        names = "settings", "rules", "roots"
+        descriptors = [sealed(each, f"{name} {each}".encode()) for each in names]
+        self.made.append(Inherited([], *descriptors))
+        return self.made[-1]
+
     async def answer(self, said: Sequence[channel.Message]) -> list[str]:
         """Take one message, and say these."""
         received = await self.other.receive_with()
         assert received is not None
         for each in said:
             self.other.send(each)
-        return [socket_content(each) for each in received[1]]
+        return [content(each) for each in received[1]]
 
 
-def generation(name: str) -> Inherited:
-    names = "settings", "rules", "roots"
-    descriptors = [sealed(each, f"{name} {each}".encode()) for each in names]
-    return Inherited([], *descriptors)
-
-
-def socket_content(descriptor: int) -> str:
-    with open(descriptor, "rb") as file:
-        return file.read().decode()
+def content(descriptor: int) -> str:
+    try:
+        return whole(descriptor).decode()
+    finally:
+        os.close(descriptor)
 
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     made = Rig()
     made.worker._serves = True
-    listening = asyncio.create_task(made.worker.keep())
-    yield made
-    made.worker._stopping = True
-    made.child.signal(signal.SIGKILL)
-    made.other.close()
-    async with asyncio.timeout(10):
-        await listening
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(made.worker.keep())
+        yield made
+        made.end()
+    made.close()
 
 
 APPLIED = channel.Applied(generation=2)
 
 
 async def test_it_is_done_when_the_process_says_so(rig: Rig) -> None:
-    wanted = generation("two")
-    configuring = asyncio.create_task(rig.worker.configure(wanted, 2))
-    assert await rig.answer([APPLIED]) == ["two settings", "two rules", "two roots"]
-    await configuring
+    wanted = rig.generation("two")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(rig.worker.configure(wanted, 2))
+        assert await rig.answer([APPLIED]) == ["two settings", "two rules", "two roots"]
     assert rig.worker.inherited is wanted
 
 
@@ -126,10 +144,10 @@ async def test_what_it_does_not_take_is_not_given_to_the_next_process(
     rig: Rig, said: channel.Message, why: str
 ) -> None:
     old = rig.worker.inherited
-    configuring = asyncio.create_task(rig.worker.configure(generation("two"), 2))
-    await rig.answer([said])
-    with pytest.raises(HostError, match=why):
-        await configuring
+    with pytest.RaisesGroup(pytest.RaisesExc(HostError, match=why)):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(rig.worker.configure(rig.generation("two"), 2))
+            await rig.answer([said])
     assert rig.worker.inherited is old
 
 
@@ -139,24 +157,21 @@ async def test_one_that_does_not_answer_is_ended_lest_it_comes_round(
     monkeypatch.setattr(workers, "_APPLY", 0.05)
     rig.worker._stopping = True  # or its successor would be started here
     with pytest.raises(HostError, match="no answer"):
-        await rig.worker.configure(generation("two"), 2)
+        await rig.worker.configure(rig.generation("two"), 2)
     assert await rig.child.wait() == -signal.SIGKILL
 
 
 async def test_one_that_ends_meanwhile_leaves_them_to_its_successor(rig: Rig) -> None:
-    wanted = generation("two")
-    rig.worker._stopping = True
-    configuring = asyncio.create_task(rig.worker.configure(wanted, 2))
-    await rig.answer([])
-    rig.child.signal(signal.SIGKILL)
-    rig.other.close()
-    async with asyncio.timeout(10):
-        await configuring
+    wanted = rig.generation("two")
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(rig.worker.configure(wanted, 2))
+        await rig.answer([])
+        rig.end()
     assert rig.worker.inherited is wanted
 
 
 async def test_one_that_is_starting_must_not_serve_by_the_old_ones(rig: Rig) -> None:
-    wanted = generation("two")
+    wanted = rig.generation("two")
     rig.worker._serves, rig.worker._stopping = False, True
     await rig.worker.configure(wanted, 2)
     assert rig.worker.inherited is wanted
@@ -177,16 +192,18 @@ async def test_only_what_a_worker_may_say_is_heard(rig: Rig) -> None:
     async with asyncio.timeout(10):
         answer = await rig.other.receive()
     assert answer == channel.Resolved(cgroup=7, container=None)
-    while not rig.told.probed:
-        await asyncio.sleep(0)
-    assert (rig.told.events, rig.told.probed) == (["web.blocked", "loss"], [9])
+    async with asyncio.timeout(10):
+        assert await rig.told.probed.get() == 9
+    assert rig.told.events == ["web.blocked", "loss"]
 
 
 async def test_silence_is_measured_while_it_serves(rig: Rig) -> None:
     assert rig.worker.silent_for() > 0
     rig.other.send(channel.Count(served=5, direct=0, probes=0, open=1))
-    while rig.worker.counted.served != 5:
-        await asyncio.sleep(0)
+    rig.other.send(channel.Probed(port=9, host="::1"))  # what came before it is heard then
+    async with asyncio.timeout(10):
+        await rig.told.probed.get()
+    assert rig.worker.counted.served == 5
     heard = rig.worker.silent_for()
     rig.worker._serves = False
     assert (heard > 0, rig.worker.silent_for()) == (True, 0)

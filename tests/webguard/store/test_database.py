@@ -204,6 +204,13 @@ def spoil(path: Path, seed: int = 1) -> None:
             file.write(dice.randbytes(4096))
 
 
+def spoil_one(path: Path) -> None:
+    """Write random bytes over one page, where no new event comes near."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(random.Random(3).randbytes(4096))
+
+
 def spoil_head(path: Path) -> None:
     with path.open("r+b") as file:
         file.write(random.Random(2).randbytes(4096))
@@ -221,7 +228,9 @@ def test_damage_is_seen_by_the_check(filled: Path) -> None:
         database.check()
 
 
-@pytest.mark.parametrize("damage", [spoil, spoil_head, cut], ids=["pages", "head", "cut"])
+@pytest.mark.parametrize(
+    "damage", [spoil, spoil_one, spoil_head, cut], ids=["pages", "one page", "head", "cut"]
+)
 def test_a_damaged_record_is_put_aside_and_a_new_one_is_begun(
     filled: Path, make: Maker, a_store: StoreMaker, damage: Callable[[Path], None]
 ) -> None:
