@@ -244,8 +244,12 @@ class Kernel:
         )
         self._isolated = None
 
+    def limits(self) -> tuple[str, ...]:
+        """Return what the isolation that is on never cuts; see `IsolationTables.limits`."""
+        return self._isolated.limits() if self._isolated else ()
+
     def gaps(self) -> tuple[str, ...]:
-        """Return what the isolation that is on does not cut; see `IsolationTables.gaps`."""
+        """Return what the isolation that is on does not cut here; see `IsolationTables.gaps`."""
         return self._isolated.gaps() if self._isolated else ()
 
     def differences(self) -> tuple[str, ...]:

@@ -114,11 +114,13 @@ class IsolationTables:
                 changes.append(Change(Kind.NEW_ELEMENTS, table, name, keys))
         return changes
 
+    def limits(self) -> tuple[str, ...]:
+        """Return what this form never cuts: each completes "not cut is what passes ..."."""
+        return (*_NOT_COVERED, *(_NOT_COVERED_CUT if self.cuts_cgroups else ()))
+
     def gaps(self) -> tuple[str, ...]:
-        """Return what is not cut: each completes the sentence "not cut is what passes ..."."""
-        said = list(_NOT_COVERED)
-        if self.cuts_cgroups:
-            said += _NOT_COVERED_CUT
+        """Return what is not cut on this host, and should be: worded as `limits`."""
+        said = []
         if self._without_bridge:
             said.append(
                 "within one bridge, where br_netfilter does not show it to the host's rules: "

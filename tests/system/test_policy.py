@@ -11,8 +11,10 @@ import yaml
 
 from tests.system.host.docker import Docker
 from tests.system.host.origin import EICAR, ORIGIN_V4, Origin
-from tests.system.host.testhost import Cgroup, Done, TestHost
+from tests.system.host.testhost import Cgroup, TestHost
 from tests.system.product import Webguard, curl, running
+from webguard.cli.ask import ask
+from webguard.errors import ConfigError
 
 pytestmark = pytest.mark.system
 
@@ -68,7 +70,13 @@ def files(webguard: Webguard) -> Iterator[Files]:
     files = Files(webguard)
     yield files
     files.restore()
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
+
+
+def do(webguard: Webguard, what: str, **asked: str) -> dict[str, Any]:
+    """What `webguard policy WHAT --json` prints, without the second that a program needs."""
+    control = webguard.host.path("/run/webguard/control.sock")
+    return ask(control, f"/v1/policy/{what}", {"config": "", **asked} if what != "show" else asked)
 
 
 def code(box: Cgroup, path: str, *options: str) -> str:
@@ -144,25 +152,44 @@ def test_what_is_bad_is_named_and_the_old_policy_stays(
 ) -> None:
     origin.serve("/fine", b"fine")
     origin.serve("/eicar", EICAR)
-    generation = json.loads(webguard.command("policy", "show", "--json").out)["generation"]
+    generation = do(webguard, "show")["generation"]
     # Good, and would block: so it shows that nothing of what was read is in force.
     files.write("lists.d/a-good.yaml", "name: good\ntype: blocked\nentries: ['*/fine']\n")
     files.write(name, text)
     try:
-        for command in ("check", "reload", "diff"):
-            named(webguard.command("policy", command, check=False), f"{FOLDER}/{name}:{line}", said)
-        shown = json.loads(webguard.command("policy", "show", "--json").out)
+        done = webguard.command("policy", "check", check=False)
+        assert (done.code, done.out) == (2, "")
+        named(done.err, f"{FOLDER}/{name}:{line}", said)
+        for what in ("reload", "diff"):
+            with pytest.raises(ConfigError) as refused:
+                do(webguard, what)
+            named(str(refused.value), f"{FOLDER}/{name}:{line}", said)
+        shown = do(webguard, "show")
     finally:
         files.restore()
     assert shown["generation"] == generation
     assert (code(box, "/fine"), code(box, "/eicar")) == ("200", "403")
 
 
-def named(done: Done, where: str, said: str) -> None:
-    assert (done.code, done.out) == (2, "")
-    (line,) = done.err.splitlines()
+def named(error: str, where: str, said: str) -> None:
+    (line,) = error.splitlines()
     assert where in line
     assert said in line.partition(where)[2]
+
+
+def test_the_commands_say_what_they_do(webguard: Webguard, files: Files) -> None:
+    files.write("lists.d/ads.yaml", "name: ads\ntype: blocked\nentries: ['*/ads/*']\n")
+    diff = webguard.command("policy", "diff").out
+    assert "list ads: +1 -0" in diff
+    assert "list:ads: not used -> blocked, 1 entries" in diff
+    assert " is in force" in webguard.command("policy", "reload").out
+    assert webguard.command("policy", "diff").out == "nothing would change\n"
+    assert "ads (blocked)" in webguard.command("policy", "show").out
+    files.write("lists.d/ads.yaml", "nam: ads\n")
+    for command in ("reload", "diff"):
+        done = webguard.command("policy", command, check=False)
+        assert (done.code, done.out) == (2, "")
+        assert f"{FOLDER}/lists.d/ads.yaml:1" in done.err
 
 
 def test_a_blocked_list_and_an_allowed_one_come_and_go(
@@ -171,16 +198,16 @@ def test_a_blocked_list_and_an_allowed_one_come_and_go(
     for path in ("/ads/1", "/ads/good", "/other"):
         origin.serve(path, b"content")
     files.write("lists.d/ads.yaml", "name: ads\ntype: blocked\nentries: ['*/ads/*']\n")
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert [code(box, each) for each in ("/ads/1", "/ads/good", "/other")] == ["403", "403", "200"]
     assert [each.path for each in origin.requests()] == ["/other"]
 
     files.write("lists.d/good.yaml", "name: good\ntype: allowed\nentries: ['*/ads/good']\n")
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert [code(box, each) for each in ("/ads/1", "/ads/good", "/other")] == ["403", "200", "200"]
 
     files.restore()
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert code(box, "/ads/1") == "200"
 
 
@@ -193,7 +220,7 @@ def test_a_hash_list_blocks_one_content(
     origin.serve("/unknown", content + b".")
     digest = hashlib.new(algorithm, content).hexdigest()
     files.write("lists.d/h.yaml", f"name: known\ntype: hashes\nentries: ['{digest} Test.Known']\n")
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert (code(box, "/known"), code(box, "/unknown")) == ("403", "200")
     (event,) = webguard.wait_for(
         lambda found: [
@@ -211,7 +238,7 @@ def test_a_rule_of_the_operators_own_is_put_in_force(
     assert code(box, "/marked") == "200"
     rule = 'rule mine { strings: $a = "this very text" condition: $a }'
     files.write("rules.d/mine.yar", rule)
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert code(box, "/marked") == "403"
 
 
@@ -220,11 +247,11 @@ def test_the_group_of_containers_that_nobody_knows(
 ) -> None:
     origin.serve("/eicar", EICAR)
     files.write("policy.d/z.yaml", "groups:\n  - name: unknown\n    web: {enabled: false}\n")
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert curl(box, f"{URL}/eicar").out.encode() == EICAR
 
     files.write("policy.d/z.yaml", "groups:\n  - name: unknown\n    web: {enabled: true}\n")
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert code(box, "/eicar") == "403"
 
 
@@ -244,7 +271,7 @@ def test_a_group_is_for_the_containers_that_it_names(
         docker.container(docker.busybox, "sleep", "600", options=("--name", "shop-1")) as shop,
         docker.container(docker.busybox, "sleep", "600", options=("--name", "bank")) as bank,
     ):
-        diff = json.loads(webguard.command("policy", "diff", "--json").out)
+        diff = do(webguard, "diff")
         changed = {
             each["name"]: {change["setting"]: change["after"] for change in each["changes"]}
             for each in diff["containers"]
@@ -254,15 +281,15 @@ def test_a_group_is_for_the_containers_that_it_names(
         assert [(each["name"], each["added"]) for each in diff["lists"]] == [("shop-list", 1)]
         assert "shop-1" in webguard.command("policy", "diff").out
 
-        webguard.command("policy", "reload")
+        do(webguard, "reload")
 
-        assert json.loads(webguard.command("policy", "diff", "--json").out) == {
+        assert do(webguard, "diff") == {
             "containers": [],
             "lists": [],
             "settings": [],
             "rules_changed": False,
         }
-        shown = json.loads(webguard.command("policy", "show", "bank", "--json").out)
+        shown = do(webguard, "show", container="bank")
         assert [each["group"] for each in shown["containers"]] == ["others"]
         assert "bank" in webguard.command("policy", "show").out
         unknown = webguard.command("policy", "show", "nobody-of-this-name", check=False)
@@ -283,17 +310,17 @@ def test_other_ports_are_inspected_and_those_that_were_are_not(
     origin.serve("/eicar", EICAR)
     alternative = f"http://{ORIGIN_V4}:8080/eicar"
     files.set("web", ports=[80])
-    diff = json.loads(webguard.command("policy", "diff", "--json").out)
+    diff = do(webguard, "diff")
     assert diff["settings"] == [
         {"setting": "web.ports", "before": [80, 443, 8080, 8443], "after": [80]}
     ]
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert webguard.status()["web"]["ports"] == [80]
     assert curl(box, alternative).out.encode() == EICAR
     assert code(box, "/eicar") == "403"
 
     files.set("web", ports=[8080])
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     assert curl(box, alternative).err == "403"
     assert curl(box, f"{URL}/eicar").out.encode() == EICAR
     assert webguard.status()["protected"]
@@ -313,10 +340,8 @@ def test_what_needs_a_restart_is_refused_by_name(
 ) -> None:
     before = webguard.workers()
     files.set(section, **{key: value})
-    done = webguard.command("policy", "reload", check=False)
-    assert (done.code, done.out) == (2, "")
-    assert section in done.err
-    assert "--take-over" in done.err
+    with pytest.raises(ConfigError, match=rf"{section}.*--take-over"):
+        do(webguard, "reload")
     assert webguard.workers() == before
 
 
@@ -326,8 +351,8 @@ def test_a_reload_does_not_collect_descriptors(webguard: Webguard, files: Files)
     def opened() -> list[int]:
         return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in everyone]
 
-    webguard.command("policy", "reload")
+    do(webguard, "reload")
     before = opened()
     for _ in range(4):
-        webguard.command("policy", "reload")
+        do(webguard, "reload")
     assert [now - then for now, then in zip(opened(), before, strict=True)] == [0] * len(before)

@@ -31,14 +31,15 @@ _BY_CODE: dict[int, type[WebguardError]] = {
 class _Unix(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("webguard", timeout=_TIMEOUT)
+    def __init__(self, path: Path, patience: float | None) -> None:
+        super().__init__("webguard", timeout=patience)
         self._path = path
+        self._patience = patience
 
     @override
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_TIMEOUT)
+        self.sock.settimeout(self._patience)
         self.sock.connect(str(self._path))
 
 
@@ -55,16 +56,16 @@ def ask(control: Path, path: str, body: dict[str, Any] | None = None) -> dict[st
 
 def lines(control: Path, path: str) -> Iterator[str]:
     """Yield the lines of an answer as they come. Raises as `ask` does."""
-    with _asked(control, path, None) as response:
+    with _asked(control, path, None, patience=None) as response:
         for each in response:
             yield each.decode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager
 def _asked(
-    control: Path, path: str, body: dict[str, Any] | None
+    control: Path, path: str, body: dict[str, Any] | None, *, patience: float | None = _TIMEOUT
 ) -> Iterator[http.client.HTTPResponse]:
-    connection = _Unix(control)
+    connection = _Unix(control, patience)
     try:
         if body is None:
             connection.request("GET", path)
@@ -91,6 +92,7 @@ def _asked(
 
 def _error(code: int, message: str) -> WebguardError:
     if code == ConfigError.exit_code:
-        return ConfigError("request", message)
+        where, _, problem = message.partition(": ")
+        return ConfigError(where, problem)
     found = _BY_CODE.get(code, RefusedError)
     return found(message)

@@ -78,8 +78,10 @@ def _print(answer: dict[str, Any], *, json: bool) -> None:
     show.line(
         f"isolation is {state}, by {show.plain(answer['who'])}: {show.plain(answer['reason'])}"
     )
-    for each in (*answer["degraded"], *answer["leaks"]):
-        show.line(f"  not cut: {show.plain(each)}")
+    for each in answer["degraded"]:
+        show.line(f"  DEGRADED: {show.plain(each)}")
+    for each in answer["limits"]:
+        show.line(f"  never cut: what passes {show.plain(each)}")
     show.line(f"  host-network containers: {answer['host_network']}")
     show.line(f"  web inspection: {'on' if answer['inspecting'] else 'off while this lasts'}")
     show.line(f"  ends {answer['ends']}")

@@ -54,9 +54,7 @@ class Isolating:
             # What was redirected before keeps its mapping in the kernel: end it here.
             self._cut_connections()
         self._order = _Order(at=time.time_ns(), who=who, reason=reason)
-        self._tell(
-            "isolation.on", severity=Severity.MEDIUM, subject=settings.host_network, outcome=reason
-        )
+        self._tell("isolation.on", severity=Severity.MEDIUM, subject=who, outcome=reason)
         return self.status()
 
     def off(self, *, who: str) -> dict[str, Any]:
@@ -79,7 +77,7 @@ class Isolating:
         return {
             "isolated": True,
             "degraded": gaps,
-            "leaks": list(interfaces.leaks),
+            "limits": list(self._interception.kernel.limits()),
             "host_network": str(isolation.host_network),
             "inspecting": not self._interception.withheld,
             "since": self._order.at,

@@ -62,3 +62,22 @@ def read_settings(paths: Paths, config: Path | None) -> Config:
             str(path), f"instance is {found.instance}, but --instance {paths.instance} was given"
         )
     return found
+
+
+def check_reloadable(old: Config, new: Config, where: str) -> None:
+    """Raise `ConfigError` for what cannot change while the daemon runs."""
+    if (old.instance, old.web.listen_port) != (new.instance, new.web.listen_port):
+        raise ConfigError(
+            where, "instance and web.listen_port are set at the start (stop, and start again)"
+        )
+    fixed = {
+        "web.workers": (old.web.workers, new.web.workers),
+        "runtimes": (old.runtimes, new.runtimes),
+        "store": (old.store, new.store),
+    }
+    if changed := [name for name, (was, will) in fixed.items() if was != will]:
+        raise ConfigError(
+            where,
+            f"{', '.join(changed)} cannot change while the daemon runs "
+            "(webguard run --take-over starts a successor with them, without a gap)",
+        )

@@ -8,6 +8,7 @@ from typing import Any
 from webguard.daemon import material
 from webguard.daemon.supervisor import Supervisor
 from webguard.model import Container
+from webguard.policy.config import Config
 from webguard.policy.diff import ContainerChange, compare
 from webguard.policy.show import effective
 
@@ -31,15 +32,10 @@ async def diff(supervisor: Supervisor, config: Path | None) -> dict[str, Any]:
         material.read, supervisor.paths, config, old.policy.generation + 1
     )
     found = compare(old.policy, new.policy, supervisor.interception.inventory.containers)
-    before, after = old.config.model_dump(mode="json"), new.config.model_dump(mode="json")
     return {
         "containers": [_change(each) for each in found.containers],
         "lists": [asdict(each) for each in found.lists],
-        "settings": [
-            {"setting": name, "before": _flat(before)[name], "after": value}
-            for name, value in _flat(after).items()
-            if _flat(before)[name] != value
-        ],
+        "settings": settings_between(old.config, new.config),
         "rules_changed": old.rules != new.rules,
     }
 
@@ -55,6 +51,16 @@ def show(supervisor: Supervisor, query: str) -> dict[str, Any]:
         "generation": policy.generation,
         "containers": [{**_who(each), **asdict(effective(policy, each))} for each in asked],
     }
+
+
+def settings_between(old: Config, new: Config) -> list[dict[str, Any]]:
+    """Return the keys of the settings file whose values differ, with both."""
+    before, after = (_flat(each.model_dump(mode="json")) for each in (old, new))
+    return [
+        {"setting": name, "before": before[name], "after": value}
+        for name, value in after.items()
+        if before[name] != value
+    ]
 
 
 def _change(found: ContainerChange) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the daemon says about itself: only what was measured, and what is not covered."""
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from netiso import kernel_state
@@ -47,6 +48,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
             "sha256": supervisor.authority.fingerprint,
         },
         "events_lost": supervisor.lines.lost,
+        "record": asdict(supervisor.store.state()),
         "containers": containers(supervisor),
         "not_covered": not_covered(supervisor),
     }

@@ -6,6 +6,7 @@ and what cannot be applied leaves the old one in force.
 """
 
 import asyncio
+import logging
 import os
 from functools import partial
 
@@ -94,6 +95,7 @@ class Serving:
         except (WebguardError, ValueError, OSError) as error:
             return str(error) or type(error).__name__
         self._use(settings)
+        logging.getLogger().setLevel(settings.log_level.upper())
         return ""
 
     async def drain(self, instance: WebguardInstance, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What a worker is told at its start. Apart, so that the daemon need not import mitmproxy."""
+"""What a worker is told. Apart, so that the daemon need not import mitmproxy."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -6,7 +6,7 @@ from webguard.policy.decide import Policy
 
 
 class Settings(BaseModel):
-    """What a worker is told at its start. A new generation means a new worker."""
+    """What a worker is told at its start, and again with every generation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

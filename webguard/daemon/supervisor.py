@@ -33,7 +33,7 @@ from webguard.daemon.interception import Interception
 from webguard.daemon.isolating import Isolating
 from webguard.daemon.listen import bind
 from webguard.daemon.lock import only_one
-from webguard.daemon.material import Material
+from webguard.daemon.material import Material, check_reloadable
 from webguard.daemon.notify import notify
 from webguard.daemon.paths import Paths
 from webguard.daemon.protection import Protection
@@ -167,7 +167,7 @@ class Supervisor:
         Raises `ConfigError` for what only a restart can change, and `HostError`
         when a worker did not take them; then the old ones stay in force.
         """
-        self._only_reloadable(material.config)
+        check_reloadable(self.config, material.config, str(self.paths.config))
         inherited = self._inherited(material)
         # First, because it may be refused; a port that is not ours any more harms nobody.
         self.interception.change_ports(material.config, self.own_cgroup)
@@ -196,22 +196,6 @@ class Supervisor:
             log.warning("%s", error)
             worker.inherited = old
             worker.kill()
-
-    def _only_reloadable(self, new: Config) -> None:
-        old = self.config
-        fixed = {
-            "instance": (old.instance, new.instance),
-            "web.listen_port": (old.web.listen_port, new.web.listen_port),
-            "web.workers": (old.web.workers, new.web.workers),
-            "runtimes": (old.runtimes, new.runtimes),
-            "store": (old.store, new.store),
-        }
-        if changed := [name for name, (was, will) in fixed.items() if was != will]:
-            raise ConfigError(
-                str(self.paths.config),
-                f"{', '.join(changed)} cannot change while the daemon runs "
-                "(webguard run --take-over starts a successor with them, without a gap)",
-            )
 
     def tell(
         self,
@@ -275,6 +259,11 @@ class Supervisor:
             rmdir=[] if before else [self.paths.run],
         )
         sockets = before.listen if before else bind(self.config.web.listen_port)
+        if sockets[0].getsockname()[1] != self.config.web.listen_port:
+            raise RefusedError(
+                "the daemon that runs has another web.listen_port"
+                " (stop it, and start without --take-over)"
+            )
         self._listen = [stack.enter_context(each) for each in sockets]
         self.interception = Interception(self.config, self.protection, self._learned)
         stack.push(self._end_interception)

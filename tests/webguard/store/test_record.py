@@ -150,6 +150,53 @@ def test_a_locked_file_costs_nothing_but_time(a_store: StoreMaker, make: Maker, 
     assert store.state().lost == 0
 
 
+def in_the_way(path: Path) -> None:
+    """Put something where the record was."""
+    path.unlink()
+    path.mkdir()
+
+
+def test_an_outage_is_told_once_and_its_events_are_shown_once(
+    a_store: StoreMaker, make: Maker, path: Path
+) -> None:
+    store = a_store()
+    assert store.flush(30)
+    store.record(make.event())
+    assert store.flush(30)
+    in_the_way(path)
+    events = make.events(3)
+    with store.follow() as live:
+        for each in events:
+            store.record(each)
+        assert not store.flush(1.5)  # it tries again meanwhile
+        with store.follow() as late:
+            path.rmdir()
+            assert store.flush(30)
+            seen, seen_late = live.take(), late.take()
+    found = list(store.events())
+
+    assert [each.kind for each in seen].count("store.failed") == 1
+    assert [each for each in seen if each.kind == "web.blocked"] == events
+    assert seen_late == seen
+    assert sorted(each.id for each in found) == sorted(each.id for each in seen)
+
+
+def test_closing_after_an_outage_writes_all_that_waited(
+    a_store: StoreMaker, make: Maker, path: Path
+) -> None:
+    store, events = a_store(), make.events(1400)
+    store.record(make.event())
+    assert store.flush(30)
+    in_the_way(path)
+    for each in events:
+        store.record(each)
+    path.rmdir()
+    store.close(30)
+
+    wanted = {each.id for each in events}
+    assert [each for each in kept(a_store()) if each.id in wanted] == events
+
+
 def test_recording_does_not_wait_for_a_locked_file(
     a_store: StoreMaker, make: Maker, path: Path
 ) -> None:
