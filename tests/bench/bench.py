@@ -90,8 +90,7 @@ def _measure(everybody: list[Contender], rounds: int, seconds: int) -> Results:
     _once(everybody, 0, 1)  # caches, certificates, connections: not counted
     for number in range(1, rounds + 1):
         for work, name, sample in _once(everybody, number, seconds):
-            if sample.requests:  # none at all says how busy the machine was, and nothing else
-                results[work][name].append(sample)
+            results[work][name].append(sample)
     return results
 
 
@@ -117,7 +116,7 @@ def _facts(rounds: int, seconds: int) -> dict[str, str]:
     commit = _said("git", "-C", str(CHECKOUT), "describe", "--always", "--dirty")
     return {
         "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, at commit {commit}",
-        "command": "`make bench`",
+        "command": "`deploy/bench/run`, which is what `make bench` runs",
         "machine": f"{_field('/proc/cpuinfo', 'model name')}, {os.cpu_count()} cores,"
         f" {int(_field('/proc/meminfo', 'MemTotal').split()[0]) >> 20} GiB; shared with others",
         "load average, before and after": _load(),

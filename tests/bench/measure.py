@@ -1,8 +1,8 @@
 """One measurement: load for a moment, and the CPU time that the contender spent on it.
 
 CPU time is the kernel's count of user and system time of every process of the
-contender. It is the number to trust on a shared machine: others make a run
-slower, but hardly make a request cost more.
+contender, in steps of 10 ms. On a busy machine it varies less than the rate, but
+not little: few requests fit into a moment then, and opening connections counts.
 """
 
 import re
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import nan
 from os import sysconf
 from pathlib import Path
 
@@ -52,8 +53,13 @@ class Sample:
 
     @property
     def cost(self) -> float:
-        """CPU milliseconds for a request, of all processes together."""
-        return sum(self.cpu.values()) * 1000 / max(self.requests, 1)
+        """CPU milliseconds for a request, of all processes together; NaN without requests."""
+        return self.share(*self.cpu)
+
+    def share(self, *roles: str) -> float:
+        """CPU milliseconds for a request, of these processes; NaN without requests."""
+        spent = sum(self.cpu.get(each, 0.0) for each in roles) * 1000
+        return spent / self.requests if self.requests else nan
 
 
 def load(box: Cgroup, user: int, work: Work, processes: Processes, seconds: int) -> Sample:

@@ -1,6 +1,7 @@
 """The page: samples in, Markdown out. Pure, and it says only what the samples show."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from statistics import median
 
 from tests.bench.measure import Sample
@@ -20,9 +21,11 @@ side. `make bench` writes this page; do not edit it.
 _METHOD = """
 ## How to read it
 
-- **Ratios, not absolute numbers.** The load, the origin (nginx) and the proxy share this machine's
-  cores, and other work ran on it at the same time. CPU for a request is the sturdier number: it
-  counts user and system time of all processes of a contender, and of nothing else.
+- **Ratios, not absolute numbers, and few of them.** The load, the origin (nginx) and the proxy
+  share this machine's cores, and other work ran on it at the same time: see the load average.
+  CPU for a request counts user and system time of all processes of a contender, in steps of 10 ms,
+  and includes opening the connections; where few requests fit into a measurement it is coarse, too.
+  Where the brackets of two contenders overlap, their order is not shown.
 - **Interleaved:** in each round every contender does each kind of work in turn. Given are medians
   of the rounds, the lowest and the highest in brackets, and after the x how many times the value
   of scanning mitmproxy that is.
@@ -66,15 +69,28 @@ def _summary(results: Results) -> str:
                     f" requests a second as {BASELINE}, for {min(costs):.2f} to"
                     f" {max(costs):.2f} times the CPU a request.\n"
                 )
+    less = "mitmproxy, no addon"
+    if noise := _ratios(results, less, lambda each: each.rate):
+        costs = _ratios(results, less, lambda each: each.cost)
+        lines.append(
+            f"- For scale: **{less}**, which only leaves work out, came out at {min(noise):.2f} to"
+            f" {max(noise):.2f} times the requests a second, for {min(costs):.2f} to"
+            f" {max(costs):.2f} times the CPU. Fewer than 1 or costlier than 1 there is noise,"
+            " and so may be a difference of that size elsewhere.\n"
+        )
     return "".join(["\n## In short\n\n", *(lines or [f"- {BASELINE}: not measured.\n"])])
 
 
 def _ratios(results: Results, name: str, value: Callable[[Sample], float]) -> list[float]:
-    return [
-        median(map(value, by[name])) / median(map(value, by[BASELINE]))
-        for by in results.values()
-        if by.get(name) and by.get(BASELINE)
-    ]
+    pairs = [(_values(by, name, value), _values(by, BASELINE, value)) for by in results.values()]
+    return [median(own) / median(base) for own, base in pairs if own and base and median(base)]
+
+
+def _values(
+    by: Mapping[str, Sequence[Sample]], name: str, value: Callable[[Sample], float]
+) -> list[float]:
+    """Return the values of all rounds; a cost does not exist where nothing was answered."""
+    return [found for each in by.get(name, ()) if not isnan(found := value(each))]
 
 
 def _table(
@@ -96,14 +112,15 @@ def _cell(
     value: Callable[[Sample], float],
     form: str,
 ) -> str:
-    values = [value(each) for each in by[name]] if by.get(name) else []
+    values = _values(by, name, value)
     if not values:
         return "not measured"
     middle = median(values)
     said = f"{form.format(middle)} ({form.format(min(values))}..{form.format(max(values))})"
-    if name == BASELINE or not by.get(BASELINE):
+    base = _values(by, BASELINE, value)
+    if name == BASELINE or not base or not median(base):
         return said
-    return f"{said} x{middle / median(map(value, by[BASELINE])):.2f}"
+    return f"{said} x{middle / median(base):.2f}"
 
 
 def _shares(results: Results) -> str:
@@ -115,8 +132,7 @@ def _shares(results: Results) -> str:
         samples = [each for by in results.values() for each in by[name]]
         for role in sorted({role for each in samples for role in each.cpu}):
             shares = [
-                [each.cpu.get(role, 0.0) * 1000 / each.requests for each in by[name]]
-                for by in results.values()
+                [each.share(role) for each in by[name] if each.requests] for by in results.values()
             ]
             cells = [f"{median(each):.2f}" if each else "not measured" for each in shares]
             rows.append([f"{name}: {role}", *cells])

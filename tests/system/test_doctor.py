@@ -48,9 +48,9 @@ def test_nothing_stands_in_the_way_of_a_good_host(host: TestHost) -> None:
     assert host.snapshot() - before == []
 
 
-def test_people_get_a_table(host: TestHost) -> None:
+def test_without_json_a_check_is_a_line(host: TestHost) -> None:
     done = host.run([PROGRAM, "doctor"])
-    for each in ("CHECK", "REASON", "FIX", f"port {PORT}", "ok"):
+    for each in (f"port {PORT}\tok\tfree", "clock\tok"):
         assert each in done.out
 
 

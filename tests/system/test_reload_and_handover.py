@@ -15,7 +15,7 @@ import pytest
 from tests.system.host.origin import EICAR, GOOD_V4, GOOD_V6, ORIGIN_V4, ORIGIN_V6, Origin
 from tests.system.host.picture import Snapshot
 from tests.system.host.testhost import Cgroup, TestHost
-from tests.system.product import Webguard, running, wait_until
+from tests.system.product import Webguard, running
 from tests.system.test_leaves_no_trace import left
 
 pytestmark = pytest.mark.system
@@ -29,8 +29,8 @@ SERVERS = (
     f"https://{GOOD_V4}",
     f"https://{GOOD_V6}",
 )
-# Twice, because every second thread keeps its connection.
-URLS = [f"{each}{path}" for each in SERVERS for path in (CLEAN, CLEAN, BAD, BAD)]
+# Every second thread keeps its connection.
+URLS = [f"{each}{path}" for path in (CLEAN, BAD) for each in (*SERVERS, *SERVERS[1:], SERVERS[0])]
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,8 @@ def taken_over(old: Webguard, new: Webguard) -> int:
     except subprocess.TimeoutExpired:
         raise AssertionError(f"the old one stays:\n{new.errors.read_text()[-3000:]}") from None
     assert new.process.poll() is None, new.errors.read_text()[-3000:]
-    wait_until(lambda: bool(new.errors.read_text()) and new.status()["protected"])
+    said = new.command("status", "--wait", "60", check=False, timeout=90)
+    assert said.code == 0, said.out + new.errors.read_text()[-3000:]
     return code
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-_PAUSE = 0.05
+_PAUSE = 0.1
 _numbers = itertools.count(1)
 
 
@@ -56,9 +56,9 @@ class Asker:
         host = self._url.hostname or ""
         secure = self._url.scheme == "https"
         connection = (
-            http.client.HTTPSConnection(host, timeout=30, context=self._context)
+            http.client.HTTPSConnection(host, 443, timeout=30, context=self._context)
             if secure
-            else http.client.HTTPConnection(host, timeout=30)
+            else http.client.HTTPConnection(host, 80, timeout=30)
         )
         connection.connect()
         return connection

@@ -18,7 +18,7 @@ from netiso import cgroups, kernel_state
 from netiso.apply import Kernel, next_generation
 from netiso.redirect import Redirect
 from webguard.daemon.paths import PROXY_USER, SCAN_USER, SIGNER_USER, Paths
-from webguard.errors import WebguardError
+from webguard.errors import HostError, WebguardError
 from webguard.host import run
 from webguard.policy.config import Config, load
 
@@ -52,7 +52,15 @@ def examine(paths: Paths) -> tuple[Finding, ...]:
             found.extend(check(paths, config))
         except (WebguardError, OSError, ValueError) as error:
             name = (check.__doc__ or check.__name__).partition(".")[0]
-            found.append(Finding(check=name, standing=Standing.FAIL, reason=str(error)))
+            host = error if isinstance(error, HostError) else None
+            found.append(
+                Finding(
+                    check=name,
+                    standing=Standing.FAIL,
+                    reason=f"{host.tried}: {host.answer.strip()}" if host else str(error),
+                    fix=host.remedy if host else "see the reason",
+                )
+            )
     return tuple(found)
 
 
