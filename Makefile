@@ -20,7 +20,7 @@ check:
 	$(bin)/ruff format --check . && $(bin)/ruff check .
 	$(bin)/mypy && $(bin)/mypy tests
 	$(bin)/lint-imports
-	$(bin)/pytest -q $(ARGS)
+	$(bin)/pytest -q -n 2 $(ARGS)
 fix:
 	deploy/setup/dev
 	$(bin)/ruff check --fix . && $(bin)/ruff format .

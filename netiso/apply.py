@@ -70,6 +70,28 @@ def next_generation(instance: str) -> int:
     return max((each for each in found if each is not None), default=0) + 1
 
 
+def leftovers(instance: str) -> tuple[str, ...]:
+    """Return the tables of this instance that nobody owns: a killed daemon's."""
+    check_instance(instance)
+    return tuple(
+        table.name
+        for table in kernel_state.read_tables()
+        if generation_of(instance, table.name) is not None and not table.flags & OWNER
+    )
+
+
+def remove_leftovers(instance: str) -> None:
+    """Remove them, and with them what they keep shut. Raises `HostError` or `RefusedError`."""
+    kernel = Kernel(
+        # The values do not matter: nothing of this is loaded.
+        Redirect(instance=instance, generation=next_generation(instance), proxy_port=1, ports=(2,))
+    )
+    try:
+        kernel.adopt()
+    finally:
+        kernel.close()
+
+
 class Kernel:
     """Interception and isolation in the network namespace of the thread that makes the object.
 

@@ -6,7 +6,7 @@ from tests.system.host.origin import EICAR, HOST_V4, ORIGIN_V4, Origin
 from tests.system.host.testhost import Cgroup, TestHost
 from tests.system.product import Event, Webguard
 
-RESTARTS = 8
+RESTARTS = 30
 
 
 def serve_eicar(origin: Origin) -> str:

@@ -18,5 +18,5 @@ def test_the_demo_shows_content_blocked_and_a_container_that_trusts_us() -> None
     assert "certificate problem" in before
     assert "https://good.test/clean\n  a clean page" in after
     assert "shop: trusted" in after
-    assert done.stdout.count("Blocked by Webguard") == 2
+    assert done.stdout.count("Blocked by Webguard") == 3
     assert "EICAR-STANDARD" not in done.stdout

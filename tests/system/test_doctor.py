@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_without_json_a_check_is_a_line(host: TestHost) -> None:
 
 BROKEN = [
     pytest.param(
-        f"python3 -c {shlex.quote(LISTENER)} & pid=$!; sleep 1",
+        f"{sys.executable} -I -c {shlex.quote(LISTENER)} & pid=$!; sleep 1",
         "kill $pid",
         f"port {PORT}",
         "in use",

@@ -63,21 +63,25 @@ def test_the_first_packet_after_every_restart_is_caught_and_named(
 def test_a_container_in_anothers_network_is_caught_under_its_own_id(
     webguard: Webguard, host: TestHost, docker: Docker, origin: Origin, eicar: str
 ) -> None:
-    card = host.folder / "guest"
+    guests = {}
     with docker.container(docker.busybox, "sleep", "600") as owner:
         docker.command("restart", "--time", "0", owner)
-        done = docker.run(
-            *(docker.busybox, "wget", "-qO-", f"{eicar}?guest"),
-            network=f"container:{owner}",
-            options=("--cidfile", str(card)),
-            check=False,
-        )
+        for number in range(30):
+            card = host.folder / f"guest-{number}"
+            done = docker.run(
+                *(docker.busybox, "wget", "-qO-", f"{eicar}?guest-{number}"),
+                network=f"container:{owner}",
+                options=("--cidfile", str(card)),
+                check=False,
+            )
+            assert "403 Forbidden" in done.err
+            guests[number] = card.read_text()
 
-    assert "403 Forbidden" in done.err
-    (event,) = blocked(webguard, "?guest")
-    assert event["container"]["id"] == card.read_text() != owner
-    assert event["container"]["network"] == "host"
-    assert_only_the_proxy_asked(origin, [event])
+    events = blocked(webguard, "?guest-", count=30)
+    assert {each["container"]["id"] for each in events} == set(guests.values())
+    assert owner not in guests.values()
+    assert {each["container"]["network"] for each in events} == {"host"}
+    assert_only_the_proxy_asked(origin, events)
 
 
 def test_what_docker_exec_starts_is_caught_and_named(

@@ -15,7 +15,7 @@ import pytest
 from tests.system.host.origin import EICAR, GOOD_V4, GOOD_V6, ORIGIN_V4, ORIGIN_V6, Origin
 from tests.system.host.picture import Snapshot
 from tests.system.host.testhost import Cgroup, TestHost
-from tests.system.product import Webguard, running
+from tests.system.product import Webguard, curl, running, wait_until
 from tests.system.test_leaves_no_trace import left
 
 pytestmark = pytest.mark.system
@@ -165,3 +165,27 @@ def nothing_failed(made: Sequence[dict[str, Any]], wanted: dict[str, tuple[int, 
         status, digest = wanted[each["path"]]
         assert each["status"] == status
         assert (each["sha256"] == digest) is (status == 200)
+
+
+def test_a_successor_that_fails_on_the_way_takes_nothing_with_it(
+    host: TestHost, webguard_installed: Path, box: Cgroup, before: Snapshot, origin: Origin
+) -> None:
+    origin.serve(BAD, EICAR)
+    settings = host.path("/etc/webguard/webguard.yaml")
+    with running(host, webguard_installed, [box.below_root]) as old:
+        good, protecting = settings.read_text(), host.snapshot()
+        settings.write_text("web:\n  prots: [80]\n")
+        refused = old.command("run", "--take-over", check=False)
+        settings.write_text(good)
+        assert (refused.code, "webguard.yaml:2" in refused.err) == (2, True)
+
+        with successor_of(old) as start:
+            new = start()
+            wait_until(lambda: bool(new.children("webguard.daemon.worker")), 60)
+            new.process.kill()
+            new.process.wait(10)
+        wait_until(lambda: left(host, protecting) == [], 30)
+        assert old.status()["pid"] == old.pid
+        assert curl(box, f"{SERVERS[0]}{BAD}").err == "403"
+        assert old.stop() == 0
+    assert left(host, before) == []

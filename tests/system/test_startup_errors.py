@@ -1,6 +1,7 @@
 """What keeps the daemon from starting is said in one line, with the remedy, and changes nothing."""
 
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def refused(host: TestHost, done: Done, code: int, *said: str) -> None:
 def test_a_busy_port(host: TestHost, settings: dict[str, Any]) -> None:
     write(host, settings)
     listener = f"import socket; s = socket.create_server(('127.0.0.1', {PORT})); input()"
-    program = f"python3 -c {shlex.quote(listener)}"
+    program = f"{sys.executable} -I -c {shlex.quote(listener)}"
     # The listener ends with the shell's end of the pipe, which the daemon inherits.
     hold = f"mkfifo /run/hold; ({program} < /run/hold 2> /dev/null) & exec 3> /run/hold;"
     hold += " rm /run/hold; sleep 0.5"

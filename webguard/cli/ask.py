@@ -75,7 +75,8 @@ def _asked(
         if response.status != http.HTTPStatus.OK:
             refused = json.loads(response.read(_LARGEST))
             raise _error(int(refused["exit_code"]), str(refused["error"]))
-        yield response
+        with response:
+            yield response
     except PermissionError as error:
         raise PermissionDeniedError(
             f"{control}: permission denied (be root, or a member of the group webguard)"

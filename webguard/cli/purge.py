@@ -78,7 +78,11 @@ def left_behind(paths: Paths) -> list[str]:
 def _steps(paths: Paths, *, packages: bool) -> Iterator[Step]:
     """Yield what there is to remove, and how."""
     from certs import publish  # heavy: not for every command
+    from netiso import apply
 
+    # With `on_failure: closed` a killed daemon's tables keep the containers' ports shut.
+    for table in apply.leftovers(paths.instance):
+        yield f"nftables table {table}", lambda: apply.remove_leftovers(paths.instance)
     if publish.place(paths.root).exists():
         what = f"{publish.place(paths.root)} (the CA's public certificate)"
         yield what, lambda: publish.withdraw(paths.root)

@@ -211,6 +211,7 @@ class Channel:
         For children only: the daemon takes no descriptors from anybody (`receive`
         leaves them to the kernel, which closes them).
         """
+        await asyncio.sleep(0)
         while True:
             try:
                 data, found, _flags, _address = socket.recv_fds(
@@ -232,6 +233,8 @@ class Channel:
         whether to go on with such a peer.
         """
         loop = asyncio.get_running_loop()
+        # With messages waiting, sock_recv does not yield: one that floods us would stop the loop.
+        await asyncio.sleep(0)
         try:
             data = await loop.sock_recv(self._socket, LARGEST + 1)
         except OSError:

@@ -171,14 +171,14 @@ async def _status(request: web.Request) -> web.Response:
 
 async def _containers(request: web.Request) -> web.Response:
     supervisor = request.app[_SUPERVISOR]
-    await supervisor.interception.inventory.refresh()
+    await supervisor.interception.refresh()
     return web.json_response({"containers": report.containers(supervisor)})
 
 
 async def _certificates(request: web.Request) -> web.Response:
     targets = Targets.model_validate_json(await request.read())
     supervisor = request.app[_SUPERVISOR]
-    await supervisor.interception.inventory.refresh()
+    await supervisor.interception.refresh()
     answer: dict[str, Any] = await certificates.do(
         supervisor, request.match_info["deed"], targets.containers, everything=targets.all
     )
@@ -195,7 +195,7 @@ async def _events(request: web.Request) -> web.StreamResponse:
 async def _policy_show(request: web.Request) -> web.Response:
     asked = One.model_validate_json(await request.read())
     supervisor = request.app[_SUPERVISOR]
-    await supervisor.interception.inventory.refresh()
+    await supervisor.interception.refresh()
     return web.json_response(policies.show(supervisor, asked.container))
 
 

@@ -17,7 +17,7 @@ from netiso import cgroups, links
 from netiso.apply import Kernel, next_generation
 from netiso.cgroup_watch import CgroupWatch, Changes
 from netiso.cgroups import OwnCgroup
-from netiso.isolation import Isolation, sort_interfaces
+from netiso.isolation import HostNetwork, Isolation, sort_interfaces
 from netiso.kernel_state import TableWatch
 from netiso.redirect import Redirect
 from webguard.daemon.protection import Protection
@@ -58,6 +58,8 @@ class Interception:
         self._watch = CgroupWatch(self._root, self._exclusive)
         self._tables = TableWatch(config.instance)
         self._went_live = False
+        self._untaken = False
+        self._told: dict[tuple[str, str, int], Container] = {}
         self._link_watch: links.LinkWatch | None = None
         self._own: OwnCgroup | None = None
         self._changed = asyncio.Event()
@@ -73,6 +75,11 @@ class Interception:
     def uncovered(self) -> tuple[str, ...]:
         """Directories in which new containers are found late."""
         return tuple(sorted(self._watch.blind))
+
+    @property
+    def raced(self) -> tuple[str, ...]:
+        """Containers that were found one by one: their first connection may have been faster."""
+        return tuple(path for _, _, path in self._watch.entries if path not in self._exclusive)
 
     def prepare(self) -> tuple[OwnCgroup, list[Path]]:
         """Make the self-test's cgroup and the parents that must exist before containers do.
@@ -114,7 +121,7 @@ class Interception:
 
     async def go_live(self) -> None:
         """Redirect the containers. Call only after a worker has seen the self-test."""
-        await self._refresh()
+        await self.refresh()
         self._apply(self._watch.scan())
         self.kernel.redirect_containers()
         self.kernel.discard_adopted()
@@ -143,7 +150,8 @@ class Interception:
     @property
     def withheld(self) -> bool:
         """Whether isolation keeps the containers' redirect off."""
-        return self.kernel.isolation is not None and not self.kernel.intercepting
+        isolation = self.kernel.isolation
+        return isolation is not None and isolation.host_network is not HostNetwork.INSPECT
 
     def isolate(self, isolation: Isolation) -> None:
         """Cut the containers off, and withdraw interception in the same transaction."""
@@ -189,7 +197,6 @@ class Interception:
         """Redirect other ports from now on. The new tables stand before the old ones go."""
         wanted = _redirect(config)
         old = self.kernel
-        self._config = config
         if (wanted.ports, wanted.closed) == (old.redirect.ports, old.redirect.closed):
             return
         if old.isolation is not None:
@@ -241,7 +248,8 @@ class Interception:
     def verify(self) -> None:
         """Read the kernel's tables back and compare."""
         try:
-            self._protection.differences = self.kernel.differences()
+            untaken = self._catch_up()
+            self._protection.differences = (*untaken, *self.kernel.differences())
         except (HostError, OSError) as error:
             self._protection.differences = (str(error),)
         self._protection.verified = time.monotonic()
@@ -270,14 +278,29 @@ class Interception:
             self._changed.set()
 
     def _apply(self, changes: Changes) -> None:
+        """Bring the kernel's sets in step. What it refuses is tried again by `verify`."""
         if not changes:
             return
+        gone = [(level, id_) for level, id_, _ in changes.removed]
+        new = [(level, id_) for level, id_, _ in changes.added]
+        for change, entries in ((self.kernel.remove_cgroups, gone), (self.kernel.add_cgroups, new)):
+            try:
+                change(entries)
+            except (HostError, ValueError):
+                log.exception("the kernel did not take the containers' cgroups")
+                self._untaken = True
+                self._changed.set()
+
+    def _catch_up(self) -> tuple[str, ...]:
+        """Give the kernel again what it refused; return what it refuses still, in a sentence."""
+        if not self._untaken:
+            return ()
         try:
-            self.kernel.remove_cgroups((level, id_) for level, id_, _ in changes.removed)
-            self.kernel.add_cgroups((level, id_) for level, id_, _ in changes.added)
-        except HostError:
-            log.exception("the kernel did not take the containers' cgroups")
-            self._changed.set()
+            self.kernel.add_cgroups((level, id_) for level, id_, _ in self._watch.entries)
+        except (HostError, ValueError) as error:
+            return (f"it does not take the containers' cgroups: {error}",)
+        self._untaken = False
+        return ()
 
     async def _keep_verifying(self) -> None:
         while True:
@@ -296,12 +319,19 @@ class Interception:
                     await self._stale.wait()
             await asyncio.sleep(_SETTLE)
             self._stale.clear()
-            await self._refresh()
+            self._apply(self._watch.scan())  # what no event told of: see `uncovered`
+            await self.refresh()
 
-    async def _refresh(self) -> None:
-        before = {each.key: each for each in self.inventory.containers}
+    async def refresh(self) -> None:
+        """Look at all containers again, and tell the workers what is new."""
         await self.inventory.refresh()
+        self.tell_changes()
+
+    def tell_changes(self) -> None:
+        """Tell of every container that is not as it was last told."""
+        before = self._told
         after = {each.key: each for each in self.inventory.containers}
+        self._told = after
         for key in before.keys() - after.keys():
             self._learned(before[key], True)
         for key, container in after.items():

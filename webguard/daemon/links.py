@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 
-from addons.identify import Owners
+from addons.identify import HOLD, Owners
 from addons.listener import WebguardInstance
 from addons.peers import Peers
 from addons.sockdiag import Endpoint
@@ -111,6 +111,8 @@ class Daemon:
             asked.add_done_callback(lambda _: self._asked.pop(cgroup, None))
             if not self._end.send(channel.Resolve(cgroup=cgroup)):
                 asked.set_result(None)
+            # An answer may be lost on its way; the next connection then asks again.
+            asyncio.get_running_loop().call_later(HOLD, _give_up, asked)
         return await asyncio.shield(asked)
 
     async def listen(
@@ -174,3 +176,8 @@ class Daemon:
     def say(self, message: channel.Message) -> None:
         """Send a message about ourselves."""
         self._end.send(message)
+
+
+def _give_up(asked: asyncio.Future[Container | None]) -> None:
+    if not asked.done():
+        asked.set_result(None)

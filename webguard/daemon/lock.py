@@ -20,7 +20,9 @@ _AGAIN = 0.05
 
 
 @contextlib.contextmanager
-def only_one(paths: Paths, inherited: int | None, keep: Callable[[], bool]) -> Iterator[int]:
+def only_one(
+    paths: Paths, inherited: int | None = None, keep: Callable[[], bool] = lambda: False
+) -> Iterator[int]:
     """Hold this instance's lock; yield its descriptor, for the sentry to inherit.
 
     `inherited` is a predecessor's, held already. File and folder are removed at

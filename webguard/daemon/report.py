@@ -109,6 +109,11 @@ def not_covered(supervisor: Supervisor) -> list[str]:
         found.append(f"names of containers: {inventory.problem}")
     elif not inventory.engine_present:
         found.append("names of containers: no engine answers; they are known by id")
+    if raced := supervisor.interception.raced:
+        found.append(
+            f"the very first connections of containers like {raced[0]}: they are found one by one"
+            " (give the runtime a cgroup parent of its own, and name it in runtimes.cgroup_parents)"
+        )
     found += [
         f"containers that start below {each or 'the root'} are found late (inotify limit)"
         for each in supervisor.interception.uncovered

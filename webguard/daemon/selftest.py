@@ -116,7 +116,7 @@ class SelfTest:
                 said = await self._ask(question, _TIMEOUT * 3)
             except (OSError, TimeoutError, ValueError) as error:
                 return f"the self-test does not answer ({type(error).__name__})"
-            if "unreachable" in said["ended"] or "Cannot assign" in said["ended"]:
+            if said["ended"] == "no route":
                 return "no route"
             try:
                 async with asyncio.timeout(_TIMEOUT / 2):

@@ -23,6 +23,8 @@ from typing import Any
 
 # A line is a question of a few dozen bytes; the daemon sends nothing else.
 _LONGEST = 4096
+# EADDRNOTAVAIL, ENETUNREACH, EHOSTUNREACH, EAFNOSUPPORT
+_NO_ROUTE = (99, 101, 113, 97)
 
 
 def probe(host: str, port: int, timeout: float) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def probe(host: str, port: int, timeout: float) -> dict[str, Any]:
         try:
             code = connection.connect_ex((host, port))
             local = connection.getsockname()[1]
+            if code in _NO_ROUTE:  # at once: this host's own word, not somebody's on the way
+                return {"port": 0, "ended": "no route"}
             if code == 115:  # EINPROGRESS
                 waiting = select.poll()
                 waiting.register(connection, select.POLLOUT)

@@ -11,7 +11,7 @@ from certs.certificate import OurCertificate, our_certificate
 from webguard.daemon import channel
 from webguard.daemon.children import Service, start_signer
 from webguard.daemon.workers import Tell
-from webguard.errors import WebguardError
+from webguard.errors import RefusedError, WebguardError
 from webguard.model import Severity
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,14 @@ class Signing:
         self._ends = ends
         self._tell = tell
         self._service: Service | None = None
+        self._certificate: OurCertificate | None = None
 
     async def start(self) -> OurCertificate:
         """Start it, and return the CA's certificate. Raises `HostError` with its reason."""
         self._service = start_signer(self._ca, self._ends)
         said = await self._service.ready()
-        return our_certificate(said.certificate)
+        self._certificate = our_certificate(said.certificate)
+        return self._certificate
 
     async def keep(self) -> None:
         """Start another whenever it ends."""
@@ -54,8 +56,8 @@ class Signing:
                 )
             await asyncio.sleep(_PAUSE)
             try:
-                await self.start()
-            except (WebguardError, ValueError) as error:
+                await self._again()
+            except (WebguardError, ValueError, OSError) as error:
                 log.error("%s", error)  # noqa: TRY400 - the message is all there is to know
                 await self.stop()
 
@@ -75,6 +77,15 @@ class Signing:
                     service.child.signal(signal.SIGKILL)
                 service.channel.send(channel.Ready())
                 patience = _HUNG
+
+    async def _again(self) -> None:
+        before = self._certificate
+        if before is not None and await self.start() != before:
+            self._certificate = before
+            raise RefusedError(
+                "the CA's folder holds another CA than the one that containers were given"
+                " (put the folder back, or start webguard again to go on with the new one)"
+            )
 
     async def stop(self) -> None:
         """End it."""

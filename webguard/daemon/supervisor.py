@@ -170,7 +170,11 @@ class Supervisor:
         check_reloadable(self.config, material.config, str(self.paths.config))
         inherited = self._inherited(material)
         # First, because it may be refused; a port that is not ours any more harms nobody.
-        self.interception.change_ports(material.config, self.own_cgroup)
+        try:
+            self.interception.change_ports(material.config, self.own_cgroup)
+        except BaseException:
+            _close(inherited)
+            raise
         self.selftest.port = material.config.web.ports[0]
         taken: list[Worker] = []
         old = self.workers[0].inherited

@@ -1,7 +1,7 @@
 """Read the record, beside its writer, by a connection that cannot write.
 
-Events are read a page at a time, each page in a moment of its own: a reader that
-stops in the middle must not hold the log open, which would grow without end.
+Events are read a page at a time, each page whole and in a moment of its own: a
+reader that stops in the middle must not hold the log open, or it grows without end.
 """
 
 from collections.abc import Iterator
@@ -66,7 +66,6 @@ def _pages(
             .order_by(events.c.seq)
             .limit(_PAGE if left is None else min(left, _PAGE))
         ).all()
-        connection.rollback()
         for each in page:
             yield _event(each)
         if len(page) < _PAGE:

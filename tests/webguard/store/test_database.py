@@ -258,7 +258,7 @@ def test_damage_that_a_reader_meets_is_repaired_by_the_writer(
     with store.follow() as live:
         store.record(make.event())
         assert store.flush(30)
-        spoil(filled)
+        spoil_one(filled)
         with pytest.raises(HostError, match="read the record"):
             list(store.events())
         seen = [each.kind for each in live.take(30)]
