@@ -33,6 +33,10 @@ def daemon(path: Path, answer: bytes) -> Iterator[list[bytes]]:
             with connection:
                 asked.append(connection.recv(65536))
                 connection.sendall(answer)
+                # Read on: what is unread when a socket closes resets the connection.
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
 
         serving = threading.Thread(target=serve)
         serving.start()
