@@ -65,10 +65,11 @@ class Store:
         )
         self._changed = threading.Condition()
         self._followers: tuple[Follower, ...] = ()
-        self._newest = 0  # number in the record of the last event that was shown
+        # The number in the record of the last event that was shown, or was there before.
+        migrated, self._newest = _first_look(path)
         self._unwritten: list[Event] = []  # shown, but not in the record yet
         self._writer = Writer(
-            path, self._inbox, stamp=stamp, keep=keep, show=self._show, migrated=_migrated(path)
+            path, self._inbox, stamp=stamp, keep=keep, show=self._show, migrated=migrated
         )
         self._thread = threading.Thread(target=self._writer.run, name="record", daemon=True)
         self._thread.start()
@@ -159,13 +160,18 @@ class Store:
             self._followers = tuple(each for each in self._followers if each is not follower)
 
 
-def _migrated(path: Path) -> str:
-    """Open the record once, for what the caller must know. Returns the copy before migrating."""
+def _first_look(path: Path) -> tuple[str, int]:
+    """Open the record once, for what the caller must know.
+
+    Returns the copy made before migrating, if one was, and the newest number.
+    """
     try:
         database = Database(path)
+        try:
+            return database.migrated, database.last()
+        finally:
+            database.close()
     except HostError:
         raise
     except (DamagedError, *UNAVAILABLE):
-        return ""  # the writer meets it again, and tells
-    database.close()
-    return database.migrated
+        return "", 0  # the writer meets it again, and tells

@@ -137,11 +137,15 @@ class Writer:
                 f"{self._path.name} was deleted or moved away while it was in use",
                 remedy="move records only while the daemon is stopped",
             )
+        if self._suspicious:
+            self._close()  # what it keeps in memory may be sounder than the file
         if self._database is None:
             self._database = Database(self._path)
-            self.since = self._database.since
             if self._database.migrated:
                 self._tell_migrated(self._database.migrated)
+            if not self._shown:
+                self._show([], self._database.last())
+            self.since = self._database.since
         if self._suspicious:
             self._database.check()
             self._suspicious = False

@@ -20,6 +20,7 @@ from webguard.errors import HostError
 from webguard.store import migrate
 from webguard.store.database import DamagedError, Database, put_aside
 from webguard.store.schema import HEAD, metadata, row
+from webguard.store.writer import Keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,7 +255,7 @@ def test_a_damaged_record_is_put_aside_and_a_new_one_is_begun(
 def test_damage_that_a_reader_meets_is_repaired_by_the_writer(
     filled: Path, make: Maker, a_store: StoreMaker
 ) -> None:
-    store = a_store()
+    store = a_store(keep=Keep(days=100_000))  # retention is not to find it first
     with store.follow() as live:
         store.record(make.event())
         assert store.flush(30)

@@ -194,6 +194,37 @@ def test_history_and_what_follows_join_without_gap_or_double(
     assert seen == before + unwritten + after
 
 
+def test_history_of_an_earlier_run_is_joined_too(a_store: StoreMaker, make: Maker) -> None:
+    first = a_store()
+    before = numbered(first, make, 10)
+    first.close(30)
+    second = a_store()
+
+    with second.follow() as live:
+        after = numbered(second, make, 10)
+        seen = [*second.events(until=live.start), *live.take()]
+
+    assert seen == before + after
+
+
+def test_history_is_joined_when_the_record_could_not_be_opened_at_first(
+    a_store: StoreMaker, make: Maker, path: Path
+) -> None:
+    first = a_store()
+    before = numbered(first, make, 10)
+    first.close(30)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    second = a_store()
+    other.execute("ROLLBACK")
+    other.close()
+    while not second.state().since:
+        second.flush(0)
+
+    with second.follow() as live:
+        assert [*second.events(until=live.start)][:10] == before
+
+
 def test_a_slow_follower_loses_and_is_told_and_the_others_do_not(
     a_store: StoreMaker, make: Maker
 ) -> None:
