@@ -105,6 +105,8 @@ def running(
         "docker": "/run/docker.sock",
         **config["runtimes"],
     }
+    # One, unless a test is about several: then "the worker" is a word.
+    config["web"] = {"workers": 1, **config.get("web", {})}
     config.setdefault("tls", {"extra_ca": [str(host.origin.ca_file)]})
     _write(host, "/etc/webguard/webguard.yaml", yaml.safe_dump(config))
     for name, text in (rules or {}).items():

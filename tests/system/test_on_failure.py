@@ -34,7 +34,7 @@ def webguard(
 ) -> Iterator[Webguard]:
     # Without an engine: names are all that is missing then.
     settings = {
-        "web": {"on_failure": request.param, "drain": 1},
+        "web": {"on_failure": request.param, "drain": 1, "workers": 2},
         "runtimes": {"docker": "/run/no-engine.sock"},
     }
     with running(host, webguard_installed, [box.below_root], settings) as daemon:

@@ -33,7 +33,7 @@ def webguard(
     host: TestHost, docker: Docker, webguard_installed: Path, box: Cgroup
 ) -> Iterator[Webguard]:
     parents = [box.below_root, docker.cgroup_parent.strip("/")]
-    with running(host, webguard_installed, parents) as daemon:
+    with running(host, webguard_installed, parents, {"web": {"workers": 2}}) as daemon:
         yield daemon
 
 
@@ -359,4 +359,5 @@ def test_a_reload_does_not_collect_descriptors(webguard: Webguard, files: Files)
     before = opened()
     for _ in range(4):
         do(webguard, "reload")
-    assert [now - then for now, then in zip(opened(), before, strict=True)] == [0] * len(before)
+    # Fewer is no leak: a connection that was open before may have ended.
+    assert all(now <= then for now, then in zip(opened(), before, strict=True))

@@ -118,7 +118,7 @@ def numbers(subjects: Sequence[str]) -> list[int]:
 @pytest.fixture(scope="module")
 def before(host: TestHost, webguard_installed: Path, box: Cgroup) -> Snapshot:
     """The host with the kernel's modules loaded: they bring sysctls, and stay."""
-    with running(host, webguard_installed, [box.below_root]):
+    with running(host, webguard_installed, [box.below_root], {"web": {"workers": 2}}):
         pass
     return host.snapshot()
 
@@ -127,7 +127,7 @@ def test_no_request_fails_and_none_is_unseen_over_three_reloads_and_a_take_over(
     host: TestHost, webguard_installed: Path, box: Cgroup, before: Snapshot, origin: Origin
 ) -> None:
     clean, bad = origin.serve(CLEAN, bytes(range(256)) * 40), origin.serve(BAD, EICAR)
-    with running(host, webguard_installed, [box.below_root]) as old:
+    with running(host, webguard_installed, [box.below_root], {"web": {"workers": 2}}) as old:
         of_old = tables(host)
         with traffic(box, URLS, REQUESTS) as seen, successor_of(old) as later:
             for generation in (2, 3, 4):
@@ -172,7 +172,7 @@ def test_a_successor_that_fails_on_the_way_takes_nothing_with_it(
 ) -> None:
     origin.serve(BAD, EICAR)
     settings = host.path("/etc/webguard/webguard.yaml")
-    with running(host, webguard_installed, [box.below_root]) as old:
+    with running(host, webguard_installed, [box.below_root], {"web": {"workers": 2}}) as old:
         good, protecting = settings.read_text(), host.snapshot()
         settings.write_text("web:\n  prots: [80]\n")
         refused = old.command("run", "--take-over", check=False)
