@@ -60,10 +60,10 @@ class Service:
             case _:
                 raise HostError(f"start {self.child.name}", f"it said {message.type}", _REMEDY)
 
-    async def stop(self, grace: float) -> None:
-        """Close the channel, which tells it to end, and make sure that it does."""
+    async def stop(self, grace: float) -> int:
+        """Close the channel, which tells it to end; return the exit code once it has."""
         self.channel.close()
-        await self.child.stop(grace)
+        return await self.child.stop(grace)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,19 +47,13 @@ class Signing:
                 code = await self._service.child.wait()
                 self._service.channel.close()
                 self._service = None
-                self._tell(
-                    "signer.ended",
-                    severity=Severity.HIGH,
-                    subject="webguard-signer",
-                    outcome=f"exit code {code}",
-                    remedy="it is restarted; if this repeats, see the log",
-                )
+                self._ended(f"exit code {code}")
             await asyncio.sleep(_PAUSE)
             try:
                 await self._again()
             except (WebguardError, ValueError, OSError) as error:
-                log.error("%s", error)  # noqa: TRY400 - the message is all there is to know
-                await self.stop()
+                ended = await self.stop()
+                self._ended(f"exit code {ended}: {error}")
 
     async def _until_it_ends(self, service: Service) -> None:
         """Ask it again and again whether it is there. One that hangs is ended."""
@@ -87,8 +81,18 @@ class Signing:
                 " (put the folder back, or start webguard again to go on with the new one)"
             )
 
-    async def stop(self) -> None:
-        """End it."""
-        if self._service is not None:
-            service, self._service = self._service, None
-            await service.stop(_GRACE)
+    def _ended(self, how: str) -> None:
+        self._tell(
+            "signer.ended",
+            severity=Severity.HIGH,
+            subject="webguard-signer",
+            outcome=how,
+            remedy="it is restarted; if this repeats, see the log",
+        )
+
+    async def stop(self) -> int | None:
+        """End it, and return its exit code, None if there was none."""
+        if self._service is None:
+            return None
+        service, self._service = self._service, None
+        return await service.stop(_GRACE)
