@@ -123,12 +123,17 @@ def test_all_workers(
 
 @pytest.mark.parametrize("number", [KILL, STOP], ids=["killed", "stopped"])
 def test_the_signer(webguard: Webguard, box: Cgroup, healthy: None, number: signal.Signals) -> None:
-    """HTTP is inspected all the while. HTTPS that it certified is; what is new is refused."""
+    """HTTP is inspected all the while. HTTPS is where a worker has a leaf, and refused elsewhere.
+
+    Each worker keeps its own leaves, and either may get the connection.
+    """
     assert fate(box, f"https://{GOOD}/eicar") == "inspected"
     before, (signer,) = len(events(webguard)), webguard.children(SIGNER)
     os.kill(signer, number)
     assert fates(box, "/eicar") == {"inspected"}
-    assert fate(box, f"https://{GOOD}/eicar") == "inspected"
+    known = {fate(box, f"https://{GOOD}/eicar") for _ in range(4)}
+    assert "inspected" in known
+    assert known <= {"inspected", "refused"}
     new_name = f"never-asked-{number}-{before}.test"
     told = ("--insecure", "--resolve", f"{new_name}:443:{ORIGIN_V4}")
     assert fate(box, f"https://{new_name}/eicar", *told) in ("refused", "page")
