@@ -5,22 +5,28 @@ bin := $(CURDIR)/.venv/bin
 prefix := /opt/webguard
 # Runs from a folder of ours must never import from it: see README, "plain names".
 export PYTHONSAFEPATH := 1
-.PHONY: setup run demo test check fix system bench package
+# Without compiled files every start of Python compiles again: that is most of a quick test run.
+unexport PYTHONDONTWRITEBYTECODE
+.PHONY: setup run demo test check thorough fix system bench package
 
 setup: ; deploy/setup/packages test && deploy/setup/dev
 run:
 	deploy/setup/packages run && deploy/setup/users && deploy/setup/config && deploy/setup/place $(prefix)
 	exec $(prefix)/venv/bin/webguard run $(ARGS)
 demo: setup ; deploy/demo/run $(ARGS)
-test: setup check system
+test: setup check thorough system
 
-# Neither root nor network once .venv is there.
+# Neither root nor network once .venv is there; quick, so that it is run often.
 check:
 	deploy/setup/dev
 	$(bin)/ruff format --check . && $(bin)/ruff check .
 	$(bin)/mypy && $(bin)/mypy tests
 	$(bin)/lint-imports
-	$(bin)/pytest -q -n 2 $(ARGS)
+	$(bin)/pytest -q -n 2 --dist loadfile $(ARGS)
+# What check leaves out: whatever starts something, and property tests with all their examples.
+thorough:
+	deploy/setup/dev
+	$(bin)/pytest -q -n 2 -m "not system and (slow or hypothesis)" --hypothesis-profile=thorough $(ARGS)
 fix:
 	deploy/setup/dev
 	$(bin)/ruff check --fix . && $(bin)/ruff format .

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SETUP = Path(__file__).parents[1] / "deploy" / "setup"
 REAL = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 BROKEN = "#!/bin/sh\necho 'command not found; it exists in these versions: 3.12' >&2\nexit 127\n"

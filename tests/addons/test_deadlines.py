@@ -14,6 +14,8 @@ from addons import deadlines
 from addons.deadlines import Deadlines
 from addons.failures import DEADLINE
 
+pytestmark = pytest.mark.slow
+
 
 class FakeHandler:
     """Knows when a server was last heard, and which were dropped."""

@@ -19,6 +19,8 @@ from certs.authority import Authority
 from tests.addons.rig import PATIENCE, Rig, answers, get, origin_tls, response, running
 from tests.system.host import pki
 
+pytestmark = pytest.mark.slow
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:

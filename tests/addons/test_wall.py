@@ -9,6 +9,8 @@ import pytest
 from tests.addons.rig import EVIL, PATIENCE, Rig, answers, get, origin_tls, response
 from tests.system.host import pki
 
+pytestmark = pytest.mark.slow
+
 CHUNK = b"5\r\nhello\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 

@@ -23,6 +23,8 @@ from certs.authority import CERTIFICATE_FILE, KEY_FILE, Authority, Purpose
 from certs.certificate import NAME_PREFIX
 from webguard.errors import HostError
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime.now(UTC)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from netiso.redirect import Redirect, render_closed, render_web
 from tests.system.host.cgroups import v2_root
+from tests.system.host.docker import Docker
 from tests.system.host.origin import ORIGIN_V4, ORIGIN_V6, Origin
 from tests.system.host.picture import Snapshot
 from tests.system.host.testhost import Cgroup, TestHost
@@ -30,7 +31,14 @@ def box(host: TestHost) -> Cgroup:
 
 
 @pytest.fixture(scope="module")
-def before(host: TestHost, webguard_installed: Path, box: Cgroup) -> Snapshot:
+def neighbour(docker: Docker) -> Iterator[str]:
+    """A container that lives on through whatever befalls the daemon."""
+    with docker.container(docker.busybox, "sleep", "3600") as full_id:
+        yield full_id
+
+
+@pytest.fixture(scope="module")
+def before(host: TestHost, webguard_installed: Path, box: Cgroup, neighbour: str) -> Snapshot:
     """The host with the kernel's modules loaded: they bring sysctls, and stay."""
     trial = Redirect(instance="trial", generation=1, proxy_port=2, ports=(3,), closed=True)
     rules = f"{render_web(trial)}add table inet trial_closed_1\n{render_closed(trial)}"
@@ -41,9 +49,11 @@ def before(host: TestHost, webguard_installed: Path, box: Cgroup) -> Snapshot:
 
 @pytest.fixture(autouse=True)
 def clean(host: TestHost, before: Snapshot) -> Iterator[None]:
-    """No test leaves its traces to the next."""
+    """No test leaves its traces to the next; what was there before, an engine's say, stays."""
     yield
-    host.run(["nft", "flush", "ruleset"])
+    tables = {each for each in host.snapshot().tables - before.tables if each.count(":") == 0}
+    for table in tables:
+        host.run(["nft", "delete", *table.split()])
     assert left(host, before) == []
 
 
@@ -72,7 +82,8 @@ def is_anothers(host: TestHost, line: str) -> bool:
 
 @contextmanager
 def started(host: TestHost, program: Path, box: Cgroup, on_failure: str) -> Iterator[Webguard]:
-    with running(host, program, [box.below_root], {"web": {"on_failure": on_failure}}) as daemon:
+    parents = [box.below_root, host.docker.cgroup_parent.strip("/")]
+    with running(host, program, parents, {"web": {"on_failure": on_failure}}) as daemon:
         yield daemon
 
 
@@ -100,25 +111,30 @@ def kill(webguard: Webguard) -> None:
     webguard.process.wait(10)
 
 
-@pytest.mark.parametrize(
-    ("number", "on_failure"),
-    [
-        pytest.param(signal.SIGINT, "open", id="SIGINT-open"),
-        pytest.param(signal.SIGTERM, "closed", id="SIGTERM-closed"),
-    ],
-)
+def asked_by(host: TestHost, container: str) -> str:
+    """What a container gets of /clean, and what it complains of."""
+    ask = ("exec", container, "wget", "-qO-", f"http://{ORIGIN_V4}/clean")
+    done = host.docker.command(*ask, check=False)
+    return done.out + done.err
+
+
+@pytest.mark.parametrize("on_failure", ["open", "closed"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
 def test_a_stop_leaves_nothing(
     host: TestHost,
     webguard_installed: Path,
     box: Cgroup,
     origin: Origin,
     before: Snapshot,
+    neighbour: str,
     number: signal.Signals,
     on_failure: str,
 ) -> None:
     origin.serve("/clean", b"clean")
     with started(host, webguard_installed, box, on_failure) as webguard:
         assert curl(box, f"http://{ORIGIN_V4}/clean").err == "200"
+        assert asked_by(host, neighbour) == "clean"
+        webguard.wait_for(lambda found: neighbour in str(found), kind="web.passed")
         assert left(host, before) != [], "or the picture shows nothing of ours"
 
         code = webguard.stop(number)
@@ -131,6 +147,7 @@ def test_a_stop_leaves_nothing(
         assert kept in said.partition("What stays")[2]
     assert len(webguard.events(kind="daemon.stopping")) == 1
     assert curl(box, f"http://{ORIGIN_V4}/clean").out == "clean"
+    assert asked_by(host, neighbour) == "clean"
 
 
 @pytest.mark.parametrize("on_failure", ["open", "closed"])
@@ -140,6 +157,7 @@ def test_a_killed_daemon_leaves_nothing_to_steal(
     box: Cgroup,
     origin: Origin,
     before: Snapshot,
+    neighbour: str,
     on_failure: str,
 ) -> None:
     for path in ("/clean", "/other"):
@@ -153,6 +171,7 @@ def test_a_killed_daemon_leaves_nothing_to_steal(
             kill(webguard)
             wait_until(lambda: {"listens 127.0.0.1", "listens ::1"} <= lines(got))
             answers = [curl(box, f"http://{each}/clean") for each in BOTH * 5]
+            of_neighbour = asked_by(host, neighbour)
         finally:
             traffic.kill()
             traffic.wait(10)
@@ -160,6 +179,7 @@ def test_a_killed_daemon_leaves_nothing_to_steal(
         assert [each for each in lines(got) if each.startswith("got")] == []
     expected = (0, "200") if on_failure == "open" else (REFUSED, "000")
     assert {(each.code, each.err.splitlines()[-1][-3:]) for each in answers} == {expected}
+    assert (of_neighbour == "clean") == (on_failure == "open"), of_neighbour
     found = left(host, before)
     assert [each for each in found if "webguard_closed_" not in each] == []
     assert (found == []) == (on_failure == "open")

@@ -16,6 +16,8 @@ from webguard.cli.scan import exit_code, scan
 from webguard.daemon.ondemand import Tally
 from webguard.daemon.paths import Paths
 
+pytestmark = pytest.mark.slow
+
 # In two pieces, or virus scanners would take this file for the test file.
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!$H+H*"
 

@@ -20,6 +20,8 @@ from webguard.errors import HostError
 from webguard.policy.hashes import HashList
 from webguard.scan.engine import compile_rules
 
+pytestmark = pytest.mark.slow
+
 MALWARE = b"this is the malware of this test"
 MIB = 1024**2
 

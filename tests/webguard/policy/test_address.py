@@ -1,7 +1,7 @@
 """Addresses: one form for each."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.policy import address
@@ -50,7 +50,6 @@ def test_a_path_has_one_form(text: str, expected: str) -> None:
     assert address.path(text) == expected
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_the_form_of_a_host_is_its_own_form(name: str) -> None:
     once = address.host(name)

@@ -4,7 +4,7 @@ from itertools import product
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.model import Action, Detection, Question, ScanResult, Stage, Unscanned
@@ -106,7 +106,6 @@ questions = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(policies, questions)
 def test_nothing_with_a_detection_is_ever_allowed(policy: Policy, question: Question) -> None:
     verdict = decide(policy, question)
@@ -116,7 +115,6 @@ def test_nothing_with_a_detection_is_ever_allowed(policy: Policy, question: Ques
         assert verdict.action is Action.BLOCK
 
 
-@settings(deadline=None)
 @given(questions)
 def test_a_strict_policy_allows_only_what_was_seen_whole(question: Question) -> None:
     verdict = decide(Policy(unscanned=Action.BLOCK, on_failure="closed"), question)

@@ -1,7 +1,7 @@
 """The grammar of URL lists: what is refused, and with which remedy."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.policy import pattern
@@ -41,7 +41,6 @@ def test_what_is_no_pattern_is_refused_with_a_remedy(text: str, problem: str) ->
     assert problem in str(caught.value)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30) | st.text(alphabet="a*?.:/[]@#ü", max_size=30))
 def test_a_text_is_a_pattern_or_a_value_error(text: str) -> None:
     try:

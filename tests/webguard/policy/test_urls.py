@@ -188,7 +188,8 @@ addresses = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@pytest.mark.slow
+@settings(max_examples=200)
 @given(st.lists(entries, max_size=4), addresses, st.sampled_from(Kind))
 @example(["*.*a/b"], Address("http", "b.a", 80, "/b"), Kind.BLOCKED)
 @example(["*.a?b"], Address("http", "a.a", 80, "/b"), Kind.BLOCKED)
@@ -207,7 +208,8 @@ EVERY_KIND = UrlList(
 hostile = st.text(max_size=60) | st.text(alphabet="a.:/@[]%\\?#x01\ud800\udc80ü。-", max_size=60)
 
 
-@settings(deadline=None, max_examples=300)
+@pytest.mark.slow
+@settings(max_examples=300)
 @given(hostile)
 def test_whatever_a_client_asks_for_is_compared_and_nothing_raises(text: str) -> None:
     everything = UrlList(name="l", kind=Kind.BLOCKED, entries=("*",))

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.errors import ConfigError
@@ -88,7 +88,6 @@ def test_lines_are_known_for_keys_and_items() -> None:
     assert document.line(("a", "b", 7, "x")) == 4  # the nearest around it
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=300), st.text("abc:-[]{}&*!|>'\"#%@ \n\t1?,").map(str.encode)))
 def test_any_bytes_are_a_document_or_a_config_error(content: bytes) -> None:
     with suppress(ConfigError):

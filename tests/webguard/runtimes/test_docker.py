@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.errors import HostError
 from webguard.runtimes.docker import Docker, RuntimeEvent, _event
+
+pytestmark = pytest.mark.slow
 
 ID = "0123456789abcdef" * 4
 OTHER = "f" * 64
@@ -291,7 +293,6 @@ async def test_events_of_an_engine_that_is_not_well_are_an_error(
             assert [event async for event in engine.events()] == []
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=200) | st.text('{}[]":,ActionActorIDstart01\\u', max_size=80).map(str.encode)
 )

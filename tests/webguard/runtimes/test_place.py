@@ -1,7 +1,7 @@
 """Paths in the cgroup tree, and whose they are."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.runtimes.place import Layout, Place
@@ -147,7 +147,6 @@ def test_what_could_be_a_pod_is_told(path: str, perhaps: tuple[str, str] | None)
 parts = st.sampled_from([ID, OTHER, f"docker-{ID}.scope", "docker", "kubepods", "..", "", "x"])
 
 
-@settings(deadline=None)
 @given(st.lists(parts | st.text(max_size=5), max_size=6).map("/".join))
 def test_a_place_is_always_a_beginning_of_the_path(path: str) -> None:
     place = Layout().locate(path)

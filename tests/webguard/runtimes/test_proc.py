@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.runtimes.proc import (
@@ -80,7 +80,6 @@ def test_the_host_is_our_own_network_namespace() -> None:
     assert own_netns() == os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116 - as the kernel says
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_parsed_without_raising(content: bytes) -> None:
     parse_cgroup(content)

@@ -9,6 +9,8 @@ from webguard.errors import ConfigError, HostError
 from webguard.scan.compiler import compile_apart, own_rules
 from webguard.scan.engine import Engine, shipped_rules
 
+pytestmark = pytest.mark.slow
+
 GOOD = 'rule Own { strings: $a = "w\u00fcrg" condition: $a }'
 
 

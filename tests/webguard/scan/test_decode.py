@@ -302,7 +302,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     return body
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(bodies(), headers)
 def test_no_content_raises_or_grows_over_the_bound(body: bytes, header: str) -> None:
     decoded = decode(body, header, SMALL)
@@ -314,7 +314,7 @@ def test_no_content_raises_or_grows_over_the_bound(body: bytes, header: str) -> 
     assert len(decoded.unscanned) <= SMALL.layers + 2
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=2000), st.lists(st.sampled_from(sorted(ENCODERS)), max_size=4))
 def test_what_was_encoded_is_found_again(content: bytes, chain: list[str]) -> None:
     body = content

@@ -16,6 +16,8 @@ from webguard.ports import Scan
 from webguard.scan.decode import Limits
 from webguard.scan.engine import Engine, compile_rules, shipped_rules
 
+pytestmark = pytest.mark.slow
+
 # In two pieces, or virus scanners would take this file for the test file.
 EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STANDARD-" + b"ANTIVIRUS-TEST-FILE!$H+H*"
 FOUND = Detection(engine="yara", name="Eicar", kind="test file")
@@ -213,7 +215,7 @@ def test_no_shipped_rule_looks_like_the_test_file() -> None:
 ENGINE_OF_SHIPPED_RULES = Engine(SHIPPED)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=300), st.text(max_size=30))
 def test_no_content_raises(body: bytes, header: str) -> None:
     result = asyncio.run(ENGINE_OF_SHIPPED_RULES.scan(body, header))

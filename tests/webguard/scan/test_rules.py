@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from webguard.scan.engine import Engine, compile_rules, shipped_rules
 
+pytestmark = pytest.mark.slow
+
 HOUSE = Path(__file__).parents[3]
 EXAMPLES: dict[str, dict[str, list[list[str]]]] = yaml.safe_load(
     (Path(__file__).parent / "examples" / "rules.yaml").read_text()
@@ -101,7 +103,7 @@ def test_ordinary_files_are_left_alone(folder: str) -> None:
     assert found == {}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(alphabet="#!/bin sh-i>&/dev/tcp0.1<?php\n", max_size=500))
 def test_text_that_resembles_a_script_is_scanned_whole(text: str) -> None:
     result = asyncio.run(ENGINE.scan(text.encode(), ""))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from tests.webguard.store.conftest import Maker, StoreMaker
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 
 

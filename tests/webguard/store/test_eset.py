@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.model import (
@@ -225,7 +225,6 @@ def any_event(draw: st.DrawFn) -> Event:
     ("line_of", "width"),
     [pytest.param(eset12, 12, id="eset12"), pytest.param(eset13, 13, id="eset13")],
 )
-@settings(deadline=None, max_examples=50)
 @given(event=any_event())
 def test_every_event_is_one_line_and_one_record(
     line_of: Callable[[Event], str], width: int, event: Event
@@ -237,7 +236,6 @@ def test_every_event_is_one_line_and_one_record(
     assert line.encode("utf-8").decode("utf-8") == line
 
 
-@settings(deadline=None, max_examples=20)
 @given(events=st.lists(any_event(), max_size=3))
 def test_a_file_of_lines_is_read_back_record_by_record(events: list[Event]) -> None:
     file = "".join(eset13(each) + "\n" for each in events)

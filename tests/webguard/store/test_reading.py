@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from webguard.model import Event
     from webguard.store.record import Store
 
+pytestmark = pytest.mark.slow
+
 SHOP, BANK = "ab" * 32, "cd" * 32
 
 

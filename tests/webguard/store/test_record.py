@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from webguard.model import Event
     from webguard.store.record import Store
 
+pytestmark = pytest.mark.slow
+
 DAY = 24 * 60 * 60 * 1_000_000_000
 
 

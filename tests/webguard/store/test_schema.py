@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from webguard.model import Container, Event, Http, Severity
@@ -44,7 +44,6 @@ def an_event(said: str, at: int = 1) -> Event:
     )
 
 
-@settings(deadline=None)
 @given(said=valid, at=st.integers(0, 2**63 - 1))
 def test_an_event_comes_back_as_it_went_in(said: str, at: int) -> None:
     event = an_event(said, at)
@@ -52,7 +51,6 @@ def test_an_event_comes_back_as_it_went_in(said: str, at: int) -> None:
     assert event_of(stored(event)["event"]) == event
 
 
-@settings(deadline=None)
 @given(said=anything)
 def test_text_that_is_no_unicode_comes_back_as_escapes(said: str) -> None:
     back = event_of(stored(an_event(said))["event"])
