@@ -6,7 +6,8 @@ change has a test that fails when a bump makes it wrong (tests/addons/test_engin
 - `TolerantTop`: mitmproxy closes a transparent connection whose server cannot
   be reached. We go on, so that the client is told why on a page.
 - `Handler`: notes when each server was last heard, so that a deadline can tell
-  slow from dead.
+  slow from dead; and mitmproxy closes on a client that is still sending, which
+  costs it our answer: we keep a second descriptor, for `see_off`.
 - `PagedStream`: mitmproxy answers its own errors with its own page and name.
   We send the page that an addon left in the flow's metadata instead, and note
   whether it was the client who failed. A page has no body for HEAD. And where
@@ -20,7 +21,10 @@ change has a test that fails when a bump makes it wrong (tests/addons/test_engin
 - `_plain_refusal`: the answer to bytes that are not even a request head.
 """
 
+import asyncio
+import contextlib
 import re
+import socket
 import time
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, cast, override
@@ -29,7 +33,7 @@ import h11
 from h11._readers import ChunkedReader
 from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
-from mitmproxy.connection import Client, Connection, Server
+from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.net.http import http1
 from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, layer, layers
@@ -45,6 +49,8 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+
+from addons.parting import see_off
 
 PAGE = "webguard.page"
 """Key of `flow.metadata`: the response to send when mitmproxy would send its error page."""
@@ -82,6 +88,22 @@ class Handler(ProxyConnectionHandler):
     def __init__(self, *args: Any) -> None:  # noqa: ANN401 - mitmproxy's, untyped
         super().__init__(*args)  # type: ignore[no-untyped-call]
         self._heard: dict[Connection, float] = {}
+        self._kept: socket.socket | None = None
+
+    @override
+    def close_connection(self, connection: Connection, half_close: bool = False) -> None:
+        io = self.transports.get(connection)
+        still_sending = connection is self.client and ConnectionState.CAN_READ in connection.state
+        if still_sending and not half_close and io is not None and self._kept is None:
+            writer = cast("asyncio.StreamWriter", io.writer)
+            with contextlib.suppress(OSError):  # out of descriptors: then it is a reset
+                self._kept = writer.get_extra_info("socket").dup()
+        super().close_connection(connection, half_close)
+
+    async def part(self) -> None:
+        """After `handle_client`: let the client read what it was sent last, if we closed."""
+        if self._kept is not None:
+            await see_off(self._kept)
 
     @override
     async def server_event(self, event: events.Event) -> None:

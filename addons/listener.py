@@ -10,6 +10,7 @@ proxy's port on purpose: serving it would make us an open proxy, so it is reset.
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +34,9 @@ type Owner = Callable[[Endpoint, Endpoint], Awaitable[tuple[int | None, Containe
 
 type Probed = Callable[[int, Endpoint, Endpoint], bool]
 """Told cgroup and ends of a connection; true if it was the self-test's and is dealt with."""
+
+# Who does not read our last words within this many seconds does without.
+_LAST_WORDS = 5.0
 
 # A close with this set sends RST: the other side learns at once, and nothing lingers.
 _LINGER_NONE = struct.pack("ii", 1, 0)
@@ -71,6 +75,8 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
         self._probed = probed
         self._peers = peers
         self.counters = Counters()
+        self.arriving = 0
+        """Connections that were accepted and are not among the peers yet."""
 
     @override
     async def listen(
@@ -103,7 +109,11 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             self.counters.direct += 1
             _reset(writer)
             return
-        cgroup, container = await self._owner(client, wanted)
+        self.arriving += 1
+        try:
+            cgroup, container = await self._owner(client, wanted)
+        finally:
+            self.arriving -= 1
         if cgroup is not None and self._probed(cgroup, client, wanted):
             self.counters.probes += 1
             _reset(writer)
@@ -123,6 +133,13 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             self._peers.forget(context.client.id)
             # mitmproxy leaves the socket open when it gives up before a TLS handshake.
             writer.close()
+            await self._end(handler, writer)
+
+    async def _end(self, handler: Handler, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await writer.wait_closed()
+        await handler.part()
 
 
 def _ends(accepted: socket.socket) -> tuple[Endpoint, Endpoint | None]:

@@ -56,6 +56,8 @@ class Rig:
     container: Container | None = None
     cgroup: int = 9  # 1 is the self-test's
     refuse_to_mint: bool = False
+    serving: Serving = field(init=False)
+    look_up: asyncio.Event = field(default_factory=asyncio.Event)  # set: whose it is gets known
 
     async def serve(self, serve: Serve, *, tls: ssl.SSLContext | None = None) -> None:
         """Start an origin; from now on all connections are for it."""
@@ -169,6 +171,7 @@ async def running(
         return authority.mint(names, key, datetime.now(UTC), purpose)
 
     async def owner(client: object, wanted: object) -> tuple[int | None, Container | None]:
+        await rig.look_up.wait()
         return rig.cgroup, rig.container
 
     settings = Settings(
@@ -193,13 +196,16 @@ async def running(
         peers=peers,
     )
     rig = Rig(listening.getsockname()[1], authority, origins, instance, master, recorded)
+    rig.serving = serving
+    rig.look_up.set()
     monkeypatch.setattr(platform.linux, "original_addr", lambda accepted: rig.wanted)
     await instance.start()
     try:
         async with rig.stack:
             yield rig
     finally:
-        await instance.stop()
+        if instance.is_running:
+            await instance.stop()
         async with asyncio.timeout(PATIENCE):
             while master.addons.get("proxyserver").connections or len(peers):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)

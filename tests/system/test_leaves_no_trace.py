@@ -65,6 +65,14 @@ def left(host: TestHost, before: Snapshot) -> list[str]:
     return [each for each in host.snapshot() - before if not is_anothers(host, each)]
 
 
+def comes_back(host: TestHost, before: Snapshot, timeout: float) -> None:
+    """Fail, with what is different, unless the host is as it was within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while (found := left(host, before)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert found == []
+
+
 def is_anothers(host: TestHost, line: str) -> bool:
     """Whether a line is about the self-test's cgroup of a webguard in another network."""
     sign, _, folder = line.partition(" cgroups: ")
@@ -227,7 +235,7 @@ def test_a_daemon_that_is_killed_while_it_starts_leaves_nothing(
         time.sleep(after)
         kill(webguard)
 
-    wait_until(lambda: left(host, before) == [], timeout=3)
+    comes_back(host, before, timeout=3)
 
 
 def test_a_start_may_follow_a_kill_at_once(

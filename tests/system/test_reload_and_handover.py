@@ -16,7 +16,7 @@ from tests.system.host.origin import EICAR, GOOD_V4, GOOD_V6, ORIGIN_V4, ORIGIN_
 from tests.system.host.picture import Snapshot
 from tests.system.host.testhost import Cgroup, TestHost
 from tests.system.product import Webguard, curl, running, wait_until
-from tests.system.test_leaves_no_trace import left
+from tests.system.test_leaves_no_trace import comes_back, left
 
 pytestmark = pytest.mark.system
 
@@ -184,7 +184,7 @@ def test_a_successor_that_fails_on_the_way_takes_nothing_with_it(
             wait_until(lambda: bool(new.children("webguard.daemon.worker")), 60)
             new.process.kill()
             new.process.wait(10)
-        wait_until(lambda: left(host, protecting) == [], 30)
+        comes_back(host, protecting, 30)
         assert old.status()["pid"] == old.pid
         assert curl(box, f"{SERVERS[0]}{BAD}").err == "403"
         assert old.stop() == 0

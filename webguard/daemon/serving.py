@@ -35,8 +35,8 @@ from webguard.scan.engine import Engine
 from webguard.scan.hashes import Hashes
 
 _DRAIN_LOOK = 0.05
-# A request that was sent before the client saw the end of its connection is here by then.
-_IDLE = 1.0
+# Looks in a row at which nothing is open: a connection just accepted is seen at the second.
+_QUIET = 2
 
 
 class Serving:
@@ -104,11 +104,13 @@ class Serving:
         self._parting.draining = True
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while len(self.peers) and loop.time() < until:
+        quiet = 0
+        while quiet < _QUIET and loop.time() < until:
             for handler in list(self.proxyserver.connections.values()):
-                if self._parting.idle(handler.client.id) > _IDLE and isinstance(handler, Handler):
+                if self._parting.idle(handler.client.id) and isinstance(handler, Handler):
                     handler.drop(handler.client)
             await asyncio.sleep(_DRAIN_LOOK)
+            quiet = 0 if len(self.peers) or instance.arriving else quiet + 1
 
     def cut(self) -> None:
         """End every connection now."""

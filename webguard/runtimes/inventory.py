@@ -155,7 +155,8 @@ class Inventory:
             return None
         id_ = seen.place.id
         known = self._running.get(id_)
-        if known is not None and known.started == seen.started and seen.cgroup in known.cgroups:
+        same = known is not None and (known.started, known.netns) == (seen.started, seen.netns)
+        if known is not None and same and seen.cgroup in known.cgroups:
             return known
         if not asked and self._source_of(id_) is None:
             await self._look_up(id_)

@@ -66,7 +66,7 @@ def containers(root: Path, own_netns: int, layout: Layout) -> tuple[Seen, ...]:
     `root` is that of the v2 hierarchy. Blocks for some 30 us per process of the
     machine: call it in a thread.
     """
-    first: dict[str, tuple[int, int]] = {}
+    found: dict[str, list[tuple[int, int]]] = {}
     places: dict[str, Place] = {}
     for pid in _pids():
         known = _process(pid, layout)
@@ -77,8 +77,8 @@ def containers(root: Path, own_netns: int, layout: Layout) -> tuple[Seen, ...]:
         if place is None:
             continue
         places[place.path] = place
-        first[place.path] = min(first.get(place.path, (started, pid)), (started, pid))
-    seen = (_measure(root, places[path], first[path], own_netns) for path in first)
+        found.setdefault(place.path, []).append((started, pid))
+    seen = (_measure(root, places[path], found[path], own_netns) for path in found)
     return tuple(each for each in seen if each is not None)
 
 
@@ -98,7 +98,7 @@ def at(root: Path, path: str, own_netns: int, layout: Layout) -> Seen | None:
         # Between the two reads the pid may have become somebody else's.
         if known is not None and layout.locate(known[1]) == place:
             found.append((known[0], pid))
-    return _measure(root, place, min(found), own_netns) if found else None
+    return _measure(root, place, found, own_netns) if found else None
 
 
 def parse_cgroup(content: bytes) -> str | None:
@@ -169,16 +169,23 @@ def _process(pid: int, layout: Layout) -> tuple[int, str] | None:
     return None if started is None else (started, path)
 
 
-def _measure(root: Path, place: Place, first: tuple[int, int], own: int) -> Seen | None:
-    started, pid = first
+def _measure(root: Path, place: Place, processes: list[tuple[int, int]], own: int) -> Seen | None:
+    """Return what is seen of the first of these processes (start time, pid) that still lives.
+
+    While a container starts, its first processes are the runtime's own, and end.
+    """
     try:
         cgroup = (root / place.path.lstrip("/")).stat().st_ino
     except OSError:
         return None  # it ended while we looked
-    netns = _netns(pid, started)
-    network = Network.UNKNOWN
-    if netns:
-        network = Network.HOST if netns == own else Network.PRIVATE
+    oldest_first = sorted(processes)
+    for started, pid in oldest_first:
+        netns = _netns(pid, started)
+        if netns:
+            network = Network.HOST if netns == own else Network.PRIVATE
+            break
+    else:
+        (started, pid), netns, network = oldest_first[0], 0, Network.UNKNOWN
     return Seen(place=place, cgroup=cgroup, pid=pid, started=started, netns=netns, network=network)
 
 

@@ -1,11 +1,15 @@
 """What the kernel writes, and what a container can make it write."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from webguard.model import Network
+from webguard.runtimes import proc
+from webguard.runtimes.place import Layout
 from webguard.runtimes.proc import (
     own_netns,
     parse_cgroup,
@@ -86,3 +90,43 @@ def test_any_bytes_are_parsed_without_raising(content: bytes) -> None:
     parse_cgroup(b"0::/" + content)
     parse_started(b"1 (" + content)
     parse_mountinfo(b"1 1 1 / /\\777" + content + b" - cgroup2 x")
+
+
+@pytest.fixture
+def starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cgroup root with one container; its oldest process has just ended, another lives."""
+    fake = tmp_path / "proc"
+    monkeypatch.setattr(proc, "_PROC", fake)
+    group = tmp_path / "cgroup" / "docker" / ID
+    group.mkdir(parents=True)
+    (group / "cgroup.procs").write_text("11\n12\n")
+    for pid, started in ((11, 100), (12, 200)):
+        folder = fake / str(pid)
+        folder.mkdir(parents=True)
+        (folder / "cgroup").write_text(f"0::/docker/{ID}\n")
+        (folder / "stat").write_text(f"{pid} (x) S {'0 ' * 18}{started} 0\n")
+    (fake / "12/ns").mkdir()
+    (fake / "12/ns/net").touch()
+    return tmp_path / "cgroup"
+
+
+@pytest.mark.parametrize("look", ["at one", "at all"])
+def test_a_container_is_measured_by_a_process_that_still_lives(starting: Path, look: str) -> None:
+    own = (proc._PROC / "12/ns/net").stat().st_ino
+    layout = Layout()
+
+    if look == "at one":
+        seen = proc.at(starting, f"/docker/{ID}", own, layout)
+    else:
+        (seen,) = proc.containers(starting, own, layout)
+
+    assert seen is not None
+    assert (seen.pid, seen.started, seen.network) == (12, 200, Network.HOST)
+
+
+def test_a_container_of_which_no_process_lives_has_no_known_network(starting: Path) -> None:
+    (proc._PROC / "12/ns/net").unlink()
+
+    (seen,) = proc.containers(starting, 1, Layout())
+
+    assert (seen.pid, seen.network) == (11, Network.UNKNOWN)
