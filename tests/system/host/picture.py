@@ -9,6 +9,7 @@ is left out.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ _LISTEN, _UNCONNECTED = "0A", "07"  # include/net/tcp_states.h
 _UNIX_LISTEN = 0x10000  # __SO_ACCEPTCON
 _CHANGES_BY_ITSELF = ("nf_conntrack_count", "/route/flush", "nf_conntrack_buckets")
 _SCRATCH = ("/run/docker", "/run/containerd", "/run/.test-host")
+# A cgroup below one of a test host.
+_OTHERS = re.compile(r'"(unified/)?wgt-')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +53,20 @@ class Snapshot:
         return lines
 
 
-def _tables() -> Iterator[str]:
-    """Whole rules, without counters. nft asks the kernel: an owned table is listed too."""
+def _tables(name: str) -> Iterator[str]:
+    """Whole rules, without counters. nft asks the kernel: an owned table is listed too.
+
+    The machine has one cgroup tree, so a set of cgroups has those of other suites too,
+    which come and go: they are left out.
+    """
     table = chain = ""
     # -s leaves out what counts.
-    for line in _output("nft", "-s", "list", "ruleset").splitlines():
+    listed = _output("nft", "-s", "list", "ruleset")
+    # One element a line, whatever nft makes of it.
+    listed = re.sub(r"elements = \{(.*?)\}", lambda found: found[1], listed, flags=re.DOTALL)
+    for line in re.sub(r'("|\d),\s', r"\1\n\t\t", listed).splitlines():
+        if _OTHERS.search(line) and name not in line:
+            continue
         if line.startswith("table"):
             table, chain = line.strip(" {"), ""
             yield table
@@ -159,7 +171,7 @@ def main(root: str, name: str) -> None:
     """Print the picture."""
     picture = {
         "processes": _processes(),
-        "tables": _tables(),
+        "tables": _tables(name),
         "links": _links(),
         "cgroups": _cgroups(root, name),
         "mounts": _mounts(),
