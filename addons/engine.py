@@ -4,7 +4,8 @@ Everything here leans on private interfaces of the one version we pin. Each
 change has a test that fails when a bump makes it wrong (tests/addons/test_engine.py):
 
 - `TolerantTop`: mitmproxy closes a transparent connection whose server cannot
-  be reached. We go on, so that the client is told why on a page.
+  be reached. We go on, so that the client is told why on a page. A connection
+  that policy lets bypass is passed on as it comes: its TLS is the server's own.
 - `Handler`: notes when each server was last heard, so that a deadline can tell
   slow from dead; and mitmproxy closes on a client that is still sending, which
   costs it our answer: we keep a second descriptor, for `see_off`.
@@ -69,11 +70,23 @@ _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9]{2}[ \r\n]")
 REQUIRED_VERSION = "12.2.3"
 
 
+type Which = Callable[[Client], bool]
+
+
 class TolerantTop(layers.modes.TransparentProxy):
     """Start with the connection to the server, and go on if it fails."""
 
+    bypasses: ClassVar[Which] = staticmethod(lambda _client: False)
+    """Whether nothing of this client's connection is to be looked at."""
+
     @override
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
+        if TolerantTop.bypasses(self.context.client):
+            # It has no hooks, keeps nothing, and connects to the server by itself.
+            self.child_layer = layers.TCPLayer(self.context, ignore=True)
+            self._handle_event = self.child_layer.handle_event  # type: ignore[method-assign]
+            yield from self.child_layer.handle_event(event)
+            return
         child = layer.NextLayer(self.context)
         self.child_layer = child
         # A failure is left in context.server.error; the HTTP layer answers with it.
@@ -122,9 +135,6 @@ class Handler(ProxyConnectionHandler):
             io.handler.cancel("dropped")
 
 
-type Strict = Callable[[Client], bool]
-
-
 class _StrictOptions:
     """mitmproxy's options, but with a limit where a stream would begin.
 
@@ -147,7 +157,7 @@ class PagedStream(http_layers.HttpStream):
     _head_sent = False
     _strict = False
 
-    strict_for: ClassVar[Strict] = staticmethod(lambda _client: False)
+    strict_for: ClassVar[Which] = staticmethod(lambda _client: False)
     """Whether this client's group lets nothing pass that was not scanned."""
 
     @override
@@ -279,9 +289,10 @@ def _plain_refusal(status_code: int, message: str = "") -> bytes:
     return bytes(http1.assemble_response(page))
 
 
-def install(strict_for: Strict | None = None) -> None:
-    """Put ours in the place of mitmproxy's. Safe to call again, which replaces `strict_for`."""
+def install(strict_for: Which | None = None, bypasses: Which | None = None) -> None:
+    """Put ours in the place of mitmproxy's. Safe to call again, which replaces both questions."""
     PagedStream.strict_for = staticmethod(strict_for or (lambda _client: False))
+    TolerantTop.bypasses = staticmethod(bypasses or (lambda _client: False))
     http_layers.HttpStream = PagedStream  # type: ignore[misc]
     http_layers.Http1Server = BoundedServer  # type: ignore[attr-defined]
     http_layers.Http1Client = BoundedClient  # type: ignore[attr-defined]

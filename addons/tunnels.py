@@ -5,6 +5,9 @@ an upgrade (a WebSocket) before its handshake is answered, other protocols befor
 their first byte is passed on (then `rawtcp` is off and mitmproxy reads them as
 bad HTTP).
 
+Where policy says that a connection is none of our business (`bypass`), it is not
+read at all: `addons.engine` passes it on as it comes.
+
 The ends of a connection have an interest in not being HTTP to us. mitmproxy
 decides by the first bytes it gets, from either side; we let neither the server
 decide by speaking first, nor the client by speaking in small pieces.
@@ -18,7 +21,7 @@ from mitmproxy.proxy import events, layer, layers
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from addons.peers import Peers
+from addons.peers import Peer, Peers
 from addons.report import answer, text, unfinished, url_of
 from webguard.model import (
     Action,
@@ -49,6 +52,36 @@ class Tunnels:
         self._stamp = stamp
         self._peers = peers
         self._upgraded: set[str] = set()  # connections whose tunnel is recorded already
+        self._bypassing: set[str] = set()
+
+    def client_connected(self, client: Client) -> None:
+        """Hook: a connection was accepted. If this fails, it is inspected."""
+        peer = self._peers.of(client)
+        verdict = self._on_connection(peer)
+        if verdict.action is not Action.BYPASS:
+            return
+        event_id, at = self._stamp()
+        self._record(
+            Event(
+                id=event_id,
+                at=at,
+                kind="web.unscanned",
+                subject=peer.server,
+                container=peer.container,
+                verdict=verdict,
+                outcome="tunnelled",
+            )
+        )
+        self._bypassing.add(client.id)
+
+    def bypasses(self, client: Client) -> bool:
+        """Return whether this connection is passed on unread."""
+        return client.id in self._bypassing
+
+    def outdated(self, client: Client) -> bool:
+        """Return whether it is, and policy would not have it so any more."""
+        verdict = self._on_connection(self._peers.of(client))
+        return self.bypasses(client) and verdict.action is not Action.BYPASS
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Hook: mitmproxy has decided what a connection speaks; it may have been too early."""
@@ -124,6 +157,12 @@ class Tunnels:
     def client_disconnected(self, client: Client) -> None:
         """Hook: a connection has ended."""
         self._upgraded.discard(client.id)
+        self._bypassing.discard(client.id)
+
+    def _on_connection(self, peer: Peer) -> Verdict:
+        return self._decide(
+            Question(stage=Stage.CONNECTION, subject=peer.server, container=peer.container)
+        )
 
     def _judge(self, flow: http.HTTPFlow | tcp.TCPFlow, reason: str) -> tuple[Verdict, Event]:
         peer = self._peers.of(flow.client_conn)

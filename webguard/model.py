@@ -30,6 +30,7 @@ class Action(StrEnum):
 class Stage(StrEnum):
     """When policy is asked. Each stage knows other facts (see `Question`)."""
 
+    CONNECTION = "connection"  # it was accepted, nothing of it was read
     REQUEST = "request"  # the request is complete, nothing was sent upstream
     RESPONSE = "response"  # the response is complete, nothing was delivered
     UPSTREAM = "upstream"  # the server could not be reached or could not be trusted

@@ -1,13 +1,20 @@
 """Containers of several groups in one proxy: what one may have, another may not."""
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from mitmproxy.proxy.server_hooks import ClientConnectedHook
+from mitmproxy.test import taddons, tflow
 
+from addons.tunnels import Tunnels
 from certs.authority import Authority
-from tests.addons.rig import Rig, answers, get, response, running
+from tests.addons.rig import EVIL, PATIENCE, Rig, answers, get, origin_tls, response, running
 from tests.system.host import pki
-from webguard.model import Action, Container
+from webguard.model import Action, Container, Question, Verdict
 from webguard.policy.decide import Policy
 from webguard.policy.groups import Group, Match
 
@@ -66,3 +73,70 @@ async def test_a_large_upload_reaches_the_server_only_from_the_group_that_allows
 
     assert strict.split()[1] == b"413"
     assert b"thanks" not in strict
+
+
+async def test_a_group_that_is_not_protected_speaks_with_the_server_itself(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority, origins: pki.Identity, tmp_path: Path
+) -> None:
+    off = Group(name="off", match=Match(names=("bank",)), enabled=False, unscanned=Action.BLOCK)
+    server = origin_tls(pki.server("good.test", issuer=origins), tmp_path)
+    trusting = ssl.create_default_context(cadata=origins.pem)
+    async with running(monkeypatch, authority, origins, policy=Policy(groups=(off,))) as rig:
+        await rig.serve(answers(response(EVIL)), tls=server)
+        rig.container = named("bank")
+        assert (await rig.ask(get(), trusting, "good.test")).endswith(EVIL)
+        rig.container = named("shop")
+        assert EVIL not in await rig.ask(get(), rig.client_tls(), "good.test")
+        told = [(each.kind, each.outcome, each.verdict) for each in rig.recorded]
+
+    assert [(kind, outcome) for kind, outcome, _ in told] == [
+        ("web.unscanned", "tunnelled"),
+        ("web.blocked", "not delivered"),
+    ]
+    assert [verdict.action for _, _, verdict in told if verdict] == [Action.BYPASS, Action.BLOCK]
+
+
+async def test_such_a_group_gets_what_is_no_http_and_whoever_speaks_first(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority, origins: pki.Identity
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x00banner")
+        writer.write(await reader.read())  # until the client has said all
+        writer.close()
+
+    async with running(monkeypatch, authority, origins, policy=Policy(enabled=False)) as rig:
+        await rig.serve(serve)
+        reader, writer = await rig.connect()
+        async with asyncio.timeout(PATIENCE):
+            assert await reader.readexactly(7) == b"\x00banner"
+            writer.write(b"GET nonsense")
+            writer.write_eof()
+            assert await reader.read() == b"GET nonsense"
+
+
+async def test_a_server_of_such_a_group_that_cannot_be_reached_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority, origins: pki.Identity
+) -> None:
+    async with running(monkeypatch, authority, origins, policy=Policy(enabled=False)) as rig:
+        assert await rig.ask(get()) == b""
+
+
+async def test_a_bug_in_policy_bypasses_nothing(world: Any) -> None:
+    def broken(question: Question) -> Verdict:
+        raise ZeroDivisionError
+
+    addon, client = Tunnels(**{**world.ports(), "decide": broken}), tflow.tclient_conn()
+    with taddons.context(addon) as context:
+        await context.master.addons.trigger_event(ClientConnectedHook(client))
+    assert not addon.bypasses(client)
+
+
+def test_what_is_remembered_of_a_bypass_goes_with_the_connection(world: Any) -> None:
+    world.policy = Policy(enabled=False)
+    addon, client = Tunnels(**world.ports()), tflow.tclient_conn()
+    addon.client_connected(client)
+    assert (addon.bypasses(client), addon.outdated(client)) == (True, False)
+    world.policy = Policy()
+    assert addon.outdated(client)
+    addon.client_disconnected(client)
+    assert not addon.bypasses(client)

@@ -8,6 +8,7 @@ from netiso import kernel_state
 from webguard.daemon.supervisor import Supervisor
 from webguard.errors import HostError
 from webguard.model import Container, Network
+from webguard.policy.groups import Group
 
 _WHY_NOT = {
     Network.PRIVATE: "it has its own network; web inspection covers host-network containers",
@@ -72,11 +73,14 @@ def containers(supervisor: Supervisor) -> list[dict[str, Any]]:
     """Return every container and whether its web traffic is inspected, and why not."""
     found = sorted(supervisor.interception.inventory.containers, key=lambda each: each.key)
     live = not supervisor.protection.missing()
-    return [_container(each, live=live) for each in found]
+    policy = supervisor.material.policy
+    return [_container(each, live=live, group=policy.group_of(each)) for each in found]
 
 
-def _container(container: Container, *, live: bool) -> dict[str, Any]:
+def _container(container: Container, *, live: bool, group: Group) -> dict[str, Any]:
     why = _WHY_NOT.get(container.network, "" if live else "the host is not protected now")
+    if not why and not group.enabled:
+        why = f"web.enabled is false for its group, {group.name}"
     return {
         "runtime": container.runtime,
         "id": container.id,

@@ -8,6 +8,7 @@ and what cannot be applied leaves the old one in force.
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 
 from mitmproxy import master, options, version
@@ -48,7 +49,6 @@ class Serving:
         self._settings = settings
         self._engine = scanner
         self.peers = Peers()
-        engine.install(self._strict_for)
         self.master = master.Master(options.Options())
         check_engine(self.master.options)
         self.proxyserver = proxyserver.Proxyserver()
@@ -64,6 +64,8 @@ class Serving:
         self._bodies = BodyScan(
             scan=self._scan, decide=judge, record=record, stamp=stamp, peers=peers
         )
+        self._tunnels = Tunnels(decide=judge, record=record, stamp=stamp, peers=peers)
+        engine.install(self._strict_for, self._tunnels.bypasses)
         self._parting = Parting()
         self._deadlines = Deadlines(silence=settings.origin_timeout, handler_of=self._handler_of)
         self.master.addons.add(
@@ -72,7 +74,7 @@ class Serving:
             next_layer.NextLayer(),
             disable_h2c.DisableH2C(),
             self._tls,
-            Tunnels(decide=judge, record=record, stamp=stamp, peers=peers),
+            self._tunnels,
             self._bodies,
             Failures(decide=judge, record=record, stamp=stamp, peers=peers),
             self._deadlines,
@@ -95,6 +97,8 @@ class Serving:
         except (WebguardError, ValueError, OSError) as error:
             return str(error) or type(error).__name__
         self._use(settings)
+        # A tunnel has no next request that could be judged by them.
+        self._drop(self._tunnels.outdated)
         logging.getLogger().setLevel(settings.log_level.upper())
         return ""
 
@@ -106,16 +110,21 @@ class Serving:
         until = loop.time() + seconds
         quiet = 0
         while quiet < _QUIET and loop.time() < until:
-            for handler in list(self.proxyserver.connections.values()):
-                if self._parting.idle(handler.client.id) and isinstance(handler, Handler):
-                    handler.drop(handler.client)
+            self._drop(self._done)
             await asyncio.sleep(_DRAIN_LOOK)
             quiet = 0 if len(self.peers) or instance.arriving else quiet + 1
 
     def cut(self) -> None:
         """End every connection now."""
+        self._drop(lambda _client: True)
+
+    def _done(self, client: Client) -> bool:
+        # What is under way in a connection that we do not read, we do not know.
+        return self._parting.idle(client.id) and not self._tunnels.bypasses(client)
+
+    def _drop(self, which: Callable[[Client], bool]) -> None:
         for handler in list(self.proxyserver.connections.values()):
-            if isinstance(handler, Handler):
+            if isinstance(handler, Handler) and which(handler.client):
                 handler.drop(handler.client)
 
     def _use(self, settings: Settings) -> None:

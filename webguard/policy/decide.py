@@ -3,7 +3,8 @@
 The container chooses the group, the group's settings decide. The order is the
 policy, strictest fact first:
 
-0. a group with `web.enabled: false` is let pass: its operator said so;
+0. a group with `web.enabled: false` is let pass: its operator said so. Asked of a
+   connection that is `bypass`: do not even look;
 1. a detection blocks, whatever else is true;
 2. an address in a blocked list, and in no allowed one, is not asked for;
 3. a server that cannot be trusted or reached blocks: there is nothing good to deliver;
@@ -124,7 +125,9 @@ type _Judgement = tuple[Action, str, str]
 def _judge(policy: Policy, group: Group, question: Question) -> _Judgement:
     """Return action, reason and rule."""
     if not group.enabled:
-        return Action.ALLOW, "web protection is off for this group", "web.enabled"
+        new = question.stage is Stage.CONNECTION
+        action = Action.BYPASS if new else Action.ALLOW
+        return action, "web protection is off for this group", "web.enabled"
     scan = question.scan or _not_scanned(question.stage)
     if scan.detections:
         return _detected(scan)

@@ -153,6 +153,8 @@ def test_web_protection_that_is_off_lets_pass_and_says_so() -> None:
     policy = Policy(groups=(off,), lists=(ADS,))
 
     assert ask(policy, scan=FOUND) == ("allow", "web.enabled", "off")
+    assert ask(policy, stage=Stage.CONNECTION) == ("bypass", "web.enabled", "off")
+    assert ask(policy, stage=Stage.CONNECTION, container=OTHER)[0] == "allow"
     assert ask(policy, container=OTHER)[0] == "block"
     assert decide_server(policy, "ads.example", SHOP).action is Action.ALLOW
 
