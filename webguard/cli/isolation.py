@@ -24,12 +24,13 @@ Examples:
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 
 
 @app.command()
 def on(
     context: typer.Context,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    reason: _Reason = "",
     json: _Json = False,
 ) -> None:
     """Cut all containers on bridge networks off, established connections included.
@@ -45,14 +46,15 @@ def on(
 
 
 @app.command()
-def off(context: typer.Context, json: _Json = False) -> None:
+def off(context: typer.Context, reason: _Reason = "", json: _Json = False) -> None:
     """Restore all connections, and resume web inspection.
 
     \b
     Examples:
       webguard isolation off
+      webguard isolation off --reason "false alarm"
     """
-    _print(context_of(context).ask("/v1/isolation/off", {}), json=json)
+    _print(context_of(context).ask("/v1/isolation/off", {"reason": reason}), json=json)
 
 
 @app.command()
@@ -75,9 +77,8 @@ def _print(answer: dict[str, Any], *, json: bool) -> None:
         show.line("isolation is off")
         return
     state = "ON, DEGRADED" if answer["degraded"] else "ON"
-    show.line(
-        f"isolation is {state}, by {show.plain(answer['who'])}: {show.plain(answer['reason'])}"
-    )
+    reason = f": {show.plain(answer['reason'])}" if answer["reason"] else ""
+    show.line(f"isolation is {state}, by {show.plain(answer['who'])}{reason}")
     for each in answer["degraded"]:
         show.line(f"  DEGRADED: {show.plain(each)}")
     for each in answer["limits"]:

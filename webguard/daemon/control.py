@@ -43,7 +43,7 @@ class Targets(BaseModel):
 
 
 class Reason(BaseModel):
-    """Why isolation is switched on."""
+    """Why isolation is switched on, or off."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -222,7 +222,9 @@ async def _isolation_on(request: web.Request) -> web.Response:
 
 
 async def _isolation_off(request: web.Request) -> web.Response:
-    return web.json_response(request.app[_SUPERVISOR].isolating.off(who=_who(request)))
+    asked = Reason.model_validate_json(await request.read())
+    isolating = request.app[_SUPERVISOR].isolating
+    return web.json_response(isolating.off(who=_who(request), reason=asked.reason))
 
 
 def _who(request: web.Request) -> str:

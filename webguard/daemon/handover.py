@@ -100,6 +100,11 @@ class Offer:
         )
         self._bound = 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether a successor has our lock and sockets, and may be gone live any moment."""
+        return bool(self._pipes)
+
     async def __aenter__(self) -> None:
         """Bind where only root may connect."""
         before = os.umask(0o177)

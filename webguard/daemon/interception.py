@@ -174,7 +174,11 @@ class Interception:
             if self._own is not None:  # so that the workers are still probed
                 self.kernel.begin_selftest(self._own.id)
         else:
+            if not self._protection.live:
+                # What proved the self-test's own rule says nothing of the containers'.
+                self._protection.seen.clear()
             self._protection.live = self.kernel.intercepting
+            self._protection.why_not_live = "it was off before isolation, and is to be resumed"
         self.verify()
 
     def _links_changed(self) -> None:

@@ -21,7 +21,7 @@ from netiso.isolation import (
 )
 from webguard.daemon.interception import Interception
 from webguard.daemon.workers import Tell
-from webguard.errors import HostError
+from webguard.errors import HostError, RefusedError
 from webguard.model import Container, Severity
 from webguard.policy.config import Isolation as Settings
 
@@ -39,30 +39,47 @@ class Isolating:
     """The one switch, and its story."""
 
     def __init__(
-        self, interception: Interception, tell: Tell, cut_connections: Callable[[], None]
+        self,
+        interception: Interception,
+        tell: Tell,
+        *,
+        cut_connections: Callable[[], None],
+        leaving: Callable[[], bool],
     ) -> None:
         self._interception = interception
         self._tell = tell
         self._cut_connections = cut_connections
+        self._leaving = leaving
         self._order: _Order | None = None
 
     def on(self, settings: Settings, *, who: str, reason: str) -> dict[str, Any]:
-        """Cut the containers off. Raises `HostError`; then nothing has changed, and it says so."""
+        """Cut the containers off. Raises `HostError`; then nothing has changed, and it says so.
+
+        `RefusedError` while two daemons change places: it would end with the one,
+        or the other would go on to redirect what is cut.
+        """
+        if self._leaving():
+            raise RefusedError(
+                "isolation would not last: another webguard is about to take over"
+                " (wait for it, then say it again)"
+            )
         isolation = Isolation(host_network=HostNetwork(settings.host_network), spare=settings.spare)
         self._interception.isolate(isolation)
         if self._interception.withheld:
             # What was redirected before keeps its mapping in the kernel: end it here.
             self._cut_connections()
         self._order = _Order(at=time.time_ns(), who=who, reason=reason)
-        self._tell("isolation.on", severity=Severity.MEDIUM, subject=who, outcome=reason)
+        done = f"host-network containers: {isolation.host_network}"
+        outcome = f"{done}; {reason}" if reason else done
+        self._tell("isolation.on", severity=Severity.MEDIUM, subject=who, outcome=outcome)
         return self.status()
 
-    def off(self, *, who: str) -> dict[str, Any]:
+    def off(self, *, who: str, reason: str) -> dict[str, Any]:
         """Restore everything. No error if it is off already."""
         if self._order is not None:
             self._interception.lift()
             self._order = None
-            self._tell("isolation.off", severity=Severity.MEDIUM, subject=who)
+            self._tell("isolation.off", severity=Severity.MEDIUM, subject=who, outcome=reason)
         return self.status()
 
     def status(self) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class Supervisor:
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     _listen: list[socket.socket] = field(default_factory=list)
     _lock: int = -1
+    _offer: Offer = field(init=False)
     _removable: list[Path] = field(default_factory=list)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _watching: list[asyncio.Task[None]] = field(default_factory=list)
@@ -105,8 +106,9 @@ class Supervisor:
             self._start_tasks(start)
             if self.predecessor is not None and not await self._fit_to_succeed():
                 return
+            self._offer = Offer(self.paths, self._gift, self._taken_over)
             await stack.enter_async_context(control(self))
-            await stack.enter_async_context(Offer(self.paths, self._gift, self._taken_over))
+            await stack.enter_async_context(self._offer)
             self.tell("daemon.started", subject=self.config.instance)
             if self.predecessor is not None:
                 await self._succeed(self.predecessor)
@@ -271,7 +273,12 @@ class Supervisor:
         self._listen = [stack.enter_context(each) for each in sockets]
         self.interception = Interception(self.config, self.protection, self._learned)
         stack.push(self._end_interception)
-        self.isolating = Isolating(self.interception, self.tell, self._cut_connections)
+        self.isolating = Isolating(
+            self.interception,
+            self.tell,
+            cut_connections=self._cut_connections,
+            leaving=lambda: self._anothers or self._offer.pending,
+        )
         self.own_cgroup, removable = self.interception.prepare()
         self._removable = [*removable, *(before.removable if before else ())]
         stack.callback(self._remove_cgroups)
