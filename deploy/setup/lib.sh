@@ -20,8 +20,8 @@ need_root() {
     [ "$(id -u)" -eq 0 ] || die "$1 needs root" "run it again as root, or with sudo"
 }
 
-# hash_of FILE...: one word that changes when any of them does.
-hash_of() { sha256sum "$@" | sha256sum | cut -d ' ' -f 1; }
+# hash_of FILE...: one word that changes when any of them does, wherever they are.
+hash_of() { sha256sum "$@" | cut -d ' ' -f 1 | sha256sum | cut -d ' ' -f 1; }
 
 # What a usable interpreter must do. ensurepip is missing where a distribution
 # splits off its venv package. Prints the real program: a shim on PATH chooses by

@@ -49,7 +49,10 @@ def placed_dependencies() -> Path:
     chosen = subprocess.run([setup / "python"], capture_output=True, check=True, timeout=600).stdout
     recipe = [
         chosen,
-        *((setup / n).read_bytes() for n in ("runtime.lock", "place", "fit", "relocate.py")),
+        *(
+            (setup / n).read_bytes()
+            for n in ("runtime.lock", "place", "fit", "relocate.py", "lib.sh")
+        ),
     ]
     key = hashlib.sha256(b"\0".join(recipe)).hexdigest()[:16]
     with images.making(f"opt-{key}") as (kept, scratch):
