@@ -4,6 +4,8 @@ Everything a client or a server wrote is cut to a bound and made visible text
 here, so that no later reader (terminal, JSON, database) has to think of it.
 """
 
+import re
+
 from mitmproxy import http
 
 from addons.page import refusal
@@ -14,6 +16,8 @@ from webguard.ports import Stamp
 # RFC 9110 4.1 asks for at least 8,000 octets of URI; longer ones are cut in the record only.
 _LONGEST = 8192
 
+# What stands before an address's host (RFC 3986 3.2.1): often a password, never a place.
+_USER = re.compile(r"^([^/?#]*://)[^/?#]*@")
 _OURS = "webguard.answer"
 _NIL = "00000000-0000-0000-0000-000000000000"
 
@@ -38,8 +42,8 @@ def _escaped(character: str) -> str:
 
 
 def url_of(flow: http.HTTPFlow) -> str:
-    """Return the address the client asked for, with the host name it used."""
-    return text(flow.request.pretty_url)
+    """Return the address the client asked for, with the host name it used and no password."""
+    return text(_USER.sub(r"\1", flow.request.pretty_url))
 
 
 def answer(

@@ -65,3 +65,18 @@ def test_only_the_very_page_that_we_made_counts_as_ours(make: Any) -> None:
     assert flow.response is not None
     flow.response = flow.response.copy()  # what a server that copies our page would send
     assert not answered(flow)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("user:secret@example.test", "http://example.test/x@y"),
+        ("a@b:secret@example.test", "http://example.test/x@y"),
+        ("example.test", "http://example.test/x@y"),
+    ],
+)
+def test_a_password_in_an_address_is_not_recorded(host: str, shown: str) -> None:
+    flow = tflow.tflow()
+    flow.request.scheme, flow.request.port, flow.request.path = "http", 80, "/x@y"
+    flow.request.headers = http.Headers([(b"host", host.encode())])
+    assert url_of(flow) == shown
