@@ -12,6 +12,7 @@ from webguard.cli import show
 from webguard.cli.context import context_of
 from webguard.cli.purge import left_behind
 from webguard.cli.status import summary
+from webguard.daemon import journal
 from webguard.daemon.paths import Paths
 from webguard.errors import PermissionDeniedError
 
@@ -50,6 +51,8 @@ def run(
 
 def _say_ready(status: dict[str, Any]) -> None:
     """Print what is protected and what is not, for the person in front of it."""
+    if journal.is_journal(sys.stderr):
+        return  # `status` has it whenever a person asks
     # Standard output is the events'.
     with contextlib.redirect_stdout(sys.stderr):
         summary(status)
@@ -58,6 +61,8 @@ def _say_ready(status: dict[str, Any]) -> None:
 
 
 def _say_left_behind(paths: Paths) -> None:
+    if journal.is_journal(sys.stderr):
+        return
     sys.stderr.write("webguard has stopped. What stays, until `webguard purge`:\n")
     for each in left_behind(paths):
         sys.stderr.write(f"  {each}\n")

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from webguard.daemon import journal
+
 
 def plain(value: object) -> str:
     """Return `value` as text that is safe on a terminal."""
@@ -36,7 +38,10 @@ def as_json(value: Any) -> None:  # noqa: ANN401 - whatever the daemon answered
 
 def complain(text: str) -> None:
     """Print one line on standard error."""
-    sys.stderr.write(f"webguard: {plain(text)}\n")
+    said = f"webguard: {plain(text)}"
+    if journal.is_journal(sys.stderr):
+        said = journal.prefixed(said, journal.ERROR)
+    sys.stderr.write(said + "\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

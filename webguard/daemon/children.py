@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from webguard import host
-from webguard.daemon import channel
+from webguard.daemon import channel, journal
 from webguard.daemon.channel import Channel, Failed, Message, Ready
 from webguard.daemon.paths import PROXY_USER, SIGNER_USER
 from webguard.errors import HostError, WebguardError
@@ -123,4 +123,6 @@ def _spawn(
         user=user,
         fds=descriptors,
         remedy=_REMEDY,
+        # What a child logs goes where our own log goes, and looks like it.
+        environment={k: v for k, v in os.environ.items() if k == journal.STREAM},
     )

@@ -1,13 +1,12 @@
 """Run the daemon in the foreground: settings and rules in, a supervisor until it is stopped."""
 
 import asyncio
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from webguard.daemon import control, report
+from webguard.daemon import control, journal, report
 from webguard.daemon.clock import stamp
 from webguard.daemon.handover import take
 from webguard.daemon.material import read
@@ -33,18 +32,14 @@ def protect(
     """
     predecessor = take(paths) if take_over else None
     material = read(paths, config, generation=1)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=material.config.log.level.upper(),
-        format="webguardd: %(levelname)s: %(message)s",
-    )
+    journal.log_to_stderr("webguardd", material.config.log.level)
     prepare(paths)
     kept = material.config.store
     store = Store(paths.events, stamp=stamp, keep=Keep(days=kept.keep_days, bytes=kept.keep_bytes))
     supervisor = Supervisor(
         material=material,
         paths=paths,
-        lines=Lines(sys.stdout.fileno(), stamp),
+        lines=Lines(sys.stdout.fileno(), stamp, journal=journal.is_journal(sys.stdout)),
         store=store,
         predecessor=predecessor,
     )

@@ -4,10 +4,15 @@ One object a line, keys as in `webguard.model.Event`, fields at their defaults
 left out. A disk or a reader that does not take a line costs that line, never
 the daemon: lines are counted as lost and the count is written when there is
 room again.
+
+For systemd's journal a line begins with its priority, and leaves out what more
+people read there than may read the record: what an address asks for after its
+path, which is where programs put keys, and a container's labels.
 """
 
 import json
 import os
+import re
 import select
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +23,9 @@ from webguard.model import Event
 
 _EVENT = TypeAdapter(Event)
 _MOST_UNWRITTEN = 1024 * 1024  # bytes that wait for a reader
+# syslog(3): critical, error, warning, notice, informational
+_PRIORITIES = {"critical": 2, "high": 3, "medium": 4, "low": 5}
+_INFORMATIONAL = 6
 
 
 def as_object(event: Event) -> dict[str, Any]:
@@ -26,20 +34,39 @@ def as_object(event: Event) -> dict[str, Any]:
     return {"schema": event.schema, **whole, "severity": event.severity.name.lower()}
 
 
+def for_journal(whole: dict[str, Any]) -> dict[str, Any]:
+    """Return `as_object`'s record without what may be a secret; its id leads to all of it."""
+    short = dict(whole)
+    if "container" in whole:
+        short["container"] = {k: v for k, v in whole["container"].items() if k != "labels"}
+    if "http" in whole:
+        short["http"] = {**whole["http"], "url": _place(whole["http"].get("url", ""))}
+        short["subject"] = _place(whole.get("subject", ""))
+    return short
+
+
+def _place(url: str) -> str:
+    """Return an address up to its path."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
+
+
 class Lines:
     """Write events to a descriptor, one JSON object a line.
 
     A reader that is slow, or has stopped reading, never holds the caller up: some
     lines wait for it, the rest is counted as lost, like those that a full disk or
-    a closed reader does not take.
+    a closed reader does not take. `journal` says that systemd's is the reader.
     """
 
-    def __init__(self, descriptor: int, stamp: Callable[[], tuple[str, int]]) -> None:
+    def __init__(
+        self, descriptor: int, stamp: Callable[[], tuple[str, int]], *, journal: bool = False
+    ) -> None:
         self._descriptor = descriptor
         self._unwritten = b""
         self._room = select.poll()
         self._room.register(descriptor, select.POLLOUT)
         self._stamp = stamp
+        self._journal = journal
         self.lost = 0
 
     def record(self, event: Event) -> None:
@@ -62,7 +89,10 @@ class Lines:
         }
 
     def _write(self, whole: dict[str, Any]) -> bool:
-        line = json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n"
+        shown = for_journal(whole) if self._journal else whole
+        line = json.dumps(shown, ensure_ascii=False, separators=(",", ":")) + "\n"
+        if self._journal:
+            line = f"<{_PRIORITIES.get(whole['severity'], _INFORMATIONAL)}>{line}"
         data = line.encode("utf-8", "backslashreplace")
         if len(self._unwritten) + len(data) > _MOST_UNWRITTEN:
             return False

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from webguard.model import Container, Event, Severity
-from webguard.store.lines import Lines, as_object
+from webguard.model import Container, Event, Http, Severity
+from webguard.store.lines import Lines, as_object, for_journal
 
 EVENT = Event(id="1", at=2, kind="web.passed", subject="http://x/")
 
@@ -91,3 +91,47 @@ def test_a_reader_that_has_stopped_costs_lines_and_never_waits() -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+SHOP = Container(runtime="docker", id="a", started=1, pid=2, labels=(("auth", "admin:secret"),))
+SECRET = "http://x/path?token=secret#secret"
+
+
+@pytest.mark.parametrize(
+    ("severity", "priority"),
+    [
+        (Severity.CRITICAL, 2),
+        (Severity.HIGH, 3),
+        (Severity.MEDIUM, 4),
+        (Severity.LOW, 5),
+        (Severity.INFORMATIONAL, 6),
+    ],
+)
+def test_for_the_journal_a_line_begins_with_its_priority_and_holds_no_secret(
+    tmp_path: Path, severity: Severity, priority: int
+) -> None:
+    event = Event(
+        id="1",
+        at=2,
+        kind="web.blocked",
+        severity=severity,
+        subject=SECRET,
+        container=SHOP,
+        http=Http(method="GET", url=SECRET),
+    )
+    target = tmp_path / "events"
+    with target.open("wb") as file:
+        Lines(file.fileno(), lambda: ("id", 1), journal=True).record(event)
+
+    line = target.read_text()
+    assert line.startswith(f"<{priority}>{{")
+    assert "secret" not in line
+    kept = json.loads(line[3:])
+    assert (kept["subject"], kept["http"]["url"]) == ("http://x/path", "http://x/path")
+    assert kept["container"]["id"] == "a"
+    assert "secret" in json.dumps(as_object(event)), "the record keeps what was asked for"
+
+
+def test_a_subject_that_is_no_address_is_whole_in_the_journal() -> None:
+    event = Event(id="1", at=2, kind="cert.install", subject="what? this one")
+    assert for_journal(as_object(event))["subject"] == "what? this one"
