@@ -20,6 +20,7 @@ import resource
 import socket
 from dataclasses import asdict
 
+from webguard.daemon.confine import confine
 from webguard.errors import WebguardError
 from webguard.host import bind_to_parent
 from webguard.model import ENGINE, ScanResult, Unscanned
@@ -169,6 +170,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
     bind_to_parent(arguments.parent)
+    confine()
     end = socket.socket(fileno=arguments.channel)
     highest = max(arguments.channel, arguments.rules, arguments.hashes)
     rules = _whole(arguments.rules)

@@ -10,13 +10,13 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from certs.authority import Authority, Purpose
-from webguard.daemon import channel
+from webguard.daemon import channel, journal
 from webguard.daemon.channel import Channel
+from webguard.daemon.confine import confine
 from webguard.errors import WebguardError
 from webguard.host import bind_to_parent
 
@@ -58,6 +58,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     except (WebguardError, OSError) as error:
         daemon.send(channel.Failed(message=str(error)[:4000]))
         raise SystemExit(1) from error
+    confine()  # the CA is made: from now on this process writes nothing
     daemon.send(channel.Ready(certificate=authority.public.pem))
     async with asyncio.TaskGroup() as tasks:
         for each in arguments.worker:
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--ca", type=Path, required=True)
     arguments = parser.parse_args()
     bind_to_parent(arguments.parent)
-    logging.basicConfig(stream=sys.stderr, format="webguard-signer: %(levelname)s: %(message)s")
+    journal.log_to_stderr("webguard-signer")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve(arguments))
 

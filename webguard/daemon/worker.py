@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import logging
 import socket
-import sys
 from functools import partial
 
 from addons.identify import Owners
 from addons.listener import WebguardInstance
 from addons.sockdiag import SockDiag
-from webguard.daemon import channel
+from webguard.daemon import channel, journal
+from webguard.daemon.confine import confine
 from webguard.daemon.links import Daemon, Signer
 from webguard.daemon.serving import Serving, hashes_of, whole
 from webguard.daemon.settings import Settings
@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--listen", type=int, action="append", required=True)
     arguments = parser.parse_args()
     bind_to_parent(arguments.parent)
-    logging.basicConfig(stream=sys.stderr, format="webguard-proxy: %(levelname)s: %(message)s")
+    confine()
+    journal.log_to_stderr("webguard-proxy")
     # mitmproxy narrates every connection; our events do that.
     logging.getLogger("mitmproxy").setLevel(logging.ERROR)
     with contextlib.suppress(KeyboardInterrupt):
