@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from webguard.cli import (
+    boot,
     cert,
     containers,
     doctor,
@@ -58,6 +59,7 @@ app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("containers")(containers.containers)
 app.command("events")(events.events)
+app.command("boot")(boot.boot)
 app.command("purge")(purge.purge)
 
 

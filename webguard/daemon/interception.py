@@ -64,7 +64,7 @@ class Interception:
         self._own: OwnCgroup | None = None
         self._changed = asyncio.Event()
         self._stale = asyncio.Event()
-        self.kernel = Kernel(_redirect(config))
+        self.kernel = Kernel(redirect_of(config))
 
     @property
     def root(self) -> Path:
@@ -199,7 +199,7 @@ class Interception:
 
     def change_ports(self, config: Config, selftest: OwnCgroup) -> None:
         """Redirect other ports from now on. The new tables stand before the old ones go."""
-        wanted = _redirect(config)
+        wanted = redirect_of(config)
         old = self.kernel
         if (wanted.ports, wanted.closed) == (old.redirect.ports, old.redirect.closed):
             return
@@ -354,7 +354,8 @@ class Interception:
             await asyncio.sleep(_RECONNECT)
 
 
-def _redirect(config: Config) -> Redirect:
+def redirect_of(config: Config) -> Redirect:
+    """Return what these settings redirect, as a generation that nothing is loaded of yet."""
     return Redirect(
         instance=config.instance,
         generation=next_generation(config.instance),
