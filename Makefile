@@ -7,12 +7,13 @@ prefix := /opt/webguard
 export PYTHONSAFEPATH := 1
 # Without compiled files every start of Python compiles again: that is most of a quick test run.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: setup run demo test check thorough fix system bench package
+.PHONY: setup run install demo test check thorough fix system bench package
 
 setup: ; deploy/setup/packages test && deploy/setup/dev
 run:
 	deploy/setup/packages run && deploy/setup/users && deploy/setup/config && deploy/setup/place $(prefix)
 	exec $(prefix)/venv/bin/webguard run $(ARGS)
+install: ; deploy/setup/install
 demo: setup ; deploy/demo/run $(ARGS)
 test: setup check thorough system
 

@@ -139,7 +139,10 @@ def enter(target: Target) -> Inside:
     os.setgroups([])
     os.setns(target.mnt, os.CLONE_NEWNS)
     os.fchdir(target.root)
-    os.chroot(".")  # the container's root even if its first process has a smaller one
+    whole, its = Path("/").stat(), os.fstat(target.root)
+    if (whole.st_dev, whole.st_ino) != (its.st_dev, its.st_ino):
+        # Its first process has a smaller root. Rare, and not allowed to the systemd unit.
+        os.chroot(".")
     if target.user >= 0:
         # As its own root: from outside, a file of an unmapped owner cannot be made (EOVERFLOW).
         os.setns(target.user, os.CLONE_NEWUSER)

@@ -18,6 +18,14 @@ from webguard.daemon.paths import OPERATORS, PROXY_USER, SCAN_USER, SIGNER_USER,
 from webguard.errors import ConfigError, HostError, PermissionDeniedError, RefusedError
 
 _PLACE = Path("/opt/webguard")
+_BOOTED = Path("/run/systemd/system")
+"""Is there when systemd runs (sd_booted(3))."""
+_UNITS = tuple(
+    Path("/usr/lib/systemd/system", each) for each in ("webguard.service", "webguard-boot.service")
+)
+_CONFIGURATION = tuple(
+    Path("/usr/lib", each, "webguard.conf") for each in ("sysusers.d", "tmpfiles.d")
+)
 _PACKAGES = "packages"
 """In the state folder: the Debian packages that setup installed, one a line."""
 
@@ -35,7 +43,7 @@ def purge(
         bool, typer.Option("--force", help="Even if containers still trust the CA.")
     ] = False,
 ) -> None:
-    """Remove the CA, records, settings, service users and packages of webguard.
+    """Remove the CA, records, settings, units, service users and packages of webguard.
 
     Refuses while a daemon runs, or while containers are known to hold the CA's
     certificate: `webguard cert remove --all` takes it out of them first.
@@ -80,6 +88,9 @@ def _steps(paths: Paths, *, packages: bool) -> Iterator[Step]:
     from certs import publish  # heavy: not for every command
     from netiso import apply
 
+    if paths == Paths() and any(each.exists() for each in _UNITS):
+        # First: a unit that starts the daemon again would be in the way of all else.
+        yield f"units {' '.join(each.name for each in _UNITS)}", _remove_units
     # With `on_failure: closed` a killed daemon's tables keep the containers' ports shut.
     for table in apply.leftovers(paths.instance):
         yield f"nftables table {table}", lambda: apply.remove_leftovers(paths.instance)
@@ -111,6 +122,18 @@ def _machine(installed: tuple[str, ...]) -> Iterator[Step]:
         yield f"packages {' '.join(installed)}", lambda: _remove_packages(installed)
     if _PLACE.is_dir():
         yield f"{_PLACE} (the program)", lambda: shutil.rmtree(_PLACE)
+
+
+def _remove_units() -> None:
+    """Stop and disable the units, and remove what setup placed for systemd."""
+    names = [each.name for each in _UNITS]
+    running = _BOOTED.exists()
+    if running or shutil.which("systemctl"):
+        _run("systemctl", "disable", "--quiet", *(["--now"] if running else []), *names)
+    for each in (*_UNITS, *_CONFIGURATION):
+        each.unlink(missing_ok=True)
+    if running:
+        _run("systemctl", "daemon-reload")
 
 
 def _attempt(step: Step) -> str:
@@ -180,6 +203,8 @@ def _no_daemon(paths: Paths) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise RefusedError("the daemon is running (stop it first: Ctrl-C, or SIGTERM)") from error
+        raise RefusedError(
+            "the daemon is running (stop it first: systemctl stop webguard, or Ctrl-C)"
+        ) from error
     finally:
         os.close(descriptor)
