@@ -16,7 +16,7 @@ from webguard.daemon.paths import PROXY_USER, SIGNER_USER
 from webguard.errors import HostError, WebguardError
 from webguard.host import Child
 
-_START = 60.0
+START = 60.0
 """Seconds in which a child must be ready. Importing mitmproxy takes one, on a busy host many."""
 
 _REMEDY = "run `make setup` again: it makes the service users and a place they can read"
@@ -45,10 +45,10 @@ class Service:
         Raises `WebguardError` with its reason, which names its own remedy, or `HostError`.
         """
         try:
-            async with asyncio.timeout(_START):
+            async with asyncio.timeout(START):
                 message: Message | None = await self.channel.receive()
         except (TimeoutError, ValueError) as error:
-            why = str(error) or f"not ready after {_START:g} s"
+            why = str(error) or f"not ready after {START:g} s"
             raise HostError(f"start {self.child.name}", why, _REMEDY) from error
         match message:
             case Ready():

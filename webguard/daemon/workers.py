@@ -12,7 +12,7 @@ from typing import Protocol
 
 from webguard.daemon import channel
 from webguard.daemon.channel import Channel, Message
-from webguard.daemon.children import Inherited, Service, start_worker
+from webguard.daemon.children import START, Inherited, Service, start_worker
 from webguard.daemon.protection import Protection
 from webguard.errors import HostError
 from webguard.model import Container, Event, Severity
@@ -83,6 +83,9 @@ class Worker:
         """Start the process and wait until it serves. Raises `HostError` with its reason."""
         self.service = start_worker(self.number, self.inherited, self.signer)
         await self.service.ready()
+        self._is_serving()
+
+    def _is_serving(self) -> None:
         self._serves = True
         self._heard = time.monotonic()
         for container in self.ports.containers():
@@ -166,6 +169,8 @@ class Worker:
         while True:
             began = time.monotonic()
             if self.service is not None:
+                if not self._serves:  # whoever waited for it was cancelled (`first_selftest`)
+                    asyncio.get_running_loop().call_later(START, self._overdue, self.service)
                 await self._listen(self.service)
                 code = await self.service.child.wait()
                 self._serves = False
@@ -185,6 +190,11 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again and told
                 await self.stop()
                 self._ended(str(error))
+
+    def _overdue(self, service: Service) -> None:
+        """End a process that did not come to serve; `keep` starts its successor."""
+        if service is self.service and not self._serves:
+            service.child.signal(signal.SIGKILL)
 
     async def stop(self) -> None:
         """End the process."""
@@ -232,14 +242,21 @@ class Worker:
         if self._applying is not None and not self._applying.done():
             self._applying.set_result(applied)
 
+    def _serving(self, said: channel.Ready | channel.Count) -> None:
+        if not self._serves:
+            self._is_serving()
+        if isinstance(said, channel.Count):
+            self.counted = said
+            self._heard = time.monotonic()
+            self.protection.reported[self.number] = time.monotonic()
+
     def _take(self, message: Message) -> None:
         match message:
             case channel.Happened():
                 self.ports.record(message.event)
-            case channel.Count():
-                self.counted = message
-                self._heard = time.monotonic()
-                self.protection.reported[self.number] = time.monotonic()
+            # Either: a `Ready` can be lost with the task that took it.
+            case channel.Ready() | channel.Count():
+                self._serving(message)
             case channel.Applied():
                 self._answer(message)
             case channel.Probed():

@@ -122,6 +122,7 @@ async def rig() -> AsyncIterator[Rig]:
     made.close()
 
 
+SHOP = Container(runtime="docker", id="ab" * 32, started=7, pid=42, cgroups=(5,), name="shop")
 APPLIED = channel.Applied(generation=2)
 
 
@@ -195,6 +196,41 @@ async def test_only_what_a_worker_may_say_is_heard(rig: Rig) -> None:
     async with asyncio.timeout(10):
         assert await rig.told.probed.get() == 9
     assert rig.told.events == ["web.blocked", "loss"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(channel.Ready(), id="it says that it is ready"),
+        pytest.param(channel.Count(served=0, direct=0, probes=0, open=0), id="it counts"),
+    ],
+)
+async def test_one_whose_start_was_not_waited_for_serves_when_it_says_so(
+    rig: Rig, said: channel.Message
+) -> None:
+    """`keep` may be cancelled while it restarts one; another `keep` then finds it half-way."""
+    rig.worker._serves = False
+    rig.worker.ports.containers = lambda: (SHOP,)
+    rig.other.send(said)
+    async with asyncio.timeout(10):
+        known = await rig.other.receive()
+
+    assert known == channel.Known(cgroups=SHOP.cgroups, container=SHOP, gone=False)
+    assert rig.worker.silent_for() > 0
+    rig.worker._stopping = True  # or its successor would be started here
+    rig.worker.kill()
+    assert await rig.child.wait() == -signal.SIGKILL
+
+
+async def test_one_that_never_comes_to_serve_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "START", 0.05)
+    made = Rig()
+    made.worker._stopping = True  # or its successor would be started here
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(made.worker.keep())
+        assert await made.child.wait() == -signal.SIGKILL
+        made.other.close()
+    made.close()
 
 
 async def test_silence_is_measured_while_it_serves(rig: Rig) -> None:
