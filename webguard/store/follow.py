@@ -37,7 +37,12 @@ class Follower:
         self.start = start
         self._choice, self._wake, self._leave = choice, wake, leave
         self._inbox = Inbox(
-            events=most, size=_SIZE, stamp=stamp, missing="were not shown here", remedy=_SLOW
+            events=most,
+            size=_SIZE,
+            stamp=stamp,
+            missing="were not shown here",
+            remedy=_SLOW,
+            arrived=self._woken,
         )
 
     def __enter__(self) -> Self:
@@ -53,15 +58,8 @@ class Follower:
 
     def offer(self, event: Event) -> None:
         """Take note of an event, if it was asked for. For the writer."""
-        if not self._choice.takes(event):
-            return
-        idle = len(self._inbox) == 0
-        self._inbox.put(event)
-        if idle and self._wake is not None:
-            try:
-                self._wake()
-            except RuntimeError:  # its event loop has gone, and so has it
-                self.close()
+        if self._choice.takes(event):
+            self._inbox.put(event)
 
     def take(self, wait: float = 0, most: int = 256) -> list[Event]:
         """Return what has happened, oldest first. Waits up to so many seconds for something."""
@@ -70,3 +68,10 @@ class Follower:
     def close(self) -> None:
         """Be told no more."""
         self._leave(self)
+
+    def _woken(self) -> None:
+        if self._wake is not None:
+            try:
+                self._wake()
+            except RuntimeError:  # its event loop has gone, and so has it
+                self.close()

@@ -6,6 +6,7 @@ thousand events of the longest URLs would be hundreds of megabytes.
 
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from webguard.model import Event, Severity
@@ -23,12 +24,23 @@ _LATEST = datetime.max.replace(tzinfo=UTC).timestamp()
 class Inbox:
     """Take events from any thread, give them to one. `put` and `lose` never wait for the taker."""
 
-    def __init__(self, *, events: int, size: int, stamp: Stamp, missing: str, remedy: str) -> None:
+    def __init__(
+        self,
+        *,
+        events: int,
+        size: int,
+        stamp: Stamp,
+        missing: str,
+        remedy: str,
+        arrived: Callable[[], object] | None = None,
+    ) -> None:
         """Hold up to so many `events` and about `size` bytes of them.
 
         `missing` says of lost events what happened to them, as in "were not recorded".
+        `arrived` is called by `put` when there is something to take after there was nothing.
         """
         self._most, self._largest = events, size
+        self._arrived = arrived
         self._stamp, self._missing, self._remedy = stamp, missing, remedy
         self._changed = threading.Condition()
         self._events: deque[tuple[Event, int]] = deque()
@@ -46,6 +58,11 @@ class Inbox:
         """Whether there is a loss that was not taken, or not `told` after it was."""
         return bool(self._lost) or self._telling
 
+    @property
+    def telling(self) -> bool:
+        """Whether the last of what was taken is a loss, and not `told` yet."""
+        return self._telling
+
     def told(self) -> None:
         """Be done with the loss that was taken last, if there was one."""
         self._telling = False
@@ -54,14 +71,20 @@ class Inbox:
         """Queue the event, or count it as lost and return False."""
         size = weight(event)
         with self._changed:
-            if len(self._events) >= self._most or self._size + size > self._largest:
+            # Under the same lock as `take`: looked at before it, the taker may empty it in
+            # between, and sleep over what is put then.
+            empty = not self._events and not self._lost
+            fits = len(self._events) < self._most and self._size + size <= self._largest
+            if fits:
+                self._events.append((event, size))
+                self._size += size
+                self.accepted += 1
+                self._changed.notify_all()
+            else:
                 self._lose(1, event.at, event.at, FULL)
-                return False
-            self._events.append((event, size))
-            self._size += size
-            self.accepted += 1
-            self._changed.notify_all()
-            return True
+        if empty and self._arrived is not None:
+            self._arrived()
+        return fits
 
     def lose(self, count: int, first: int, last: int, reason: str) -> None:
         """Count events that were taken, of between two times, and came to nothing."""
