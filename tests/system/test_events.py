@@ -205,6 +205,7 @@ def test_neither_a_damaged_record_nor_a_full_disk_stops_the_traffic(
         said = [json.loads(each) for each in with_text(daemon, "events.db", "--kind", "store")]
         aside = [each.name for each in small_disk.glob("events.db.*") if "-" not in each.suffix]
         assert any(name in f"{each}" for each in said for name in aside), (aside, said)
+        daemon.wait_for(lambda found: len(found) == 1, kind="store.damaged")  # on its output
 
         fill(small_disk / "filler")
         assert curl(box, f"{URL}/clean").out == "clean"
@@ -213,6 +214,7 @@ def test_neither_a_damaged_record_nor_a_full_disk_stops_the_traffic(
                 break
             assert curl(box, f"{URL}/eicar?{number}{'x' * 6000}").err == "403"
         assert daemon_says_full(daemon)
+        daemon.wait_for(len, kind="store.failed")
         assert daemon.status()["protected"]
 
         (small_disk / "filler").unlink()

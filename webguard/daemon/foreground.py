@@ -35,11 +35,17 @@ def protect(
     journal.log_to_stderr("webguardd", material.config.log.level)
     prepare(paths)
     kept = material.config.store
-    store = Store(paths.events, stamp=stamp, keep=Keep(days=kept.keep_days, bytes=kept.keep_bytes))
+    lines = Lines(sys.stdout.fileno(), stamp, journal=journal.is_journal(sys.stdout))
+    store = Store(
+        paths.events,
+        stamp=stamp,
+        keep=Keep(days=kept.keep_days, bytes=kept.keep_bytes),
+        told=lines.record,
+    )
     supervisor = Supervisor(
         material=material,
         paths=paths,
-        lines=Lines(sys.stdout.fileno(), stamp, journal=journal.is_journal(sys.stdout)),
+        lines=lines,
         store=store,
         predecessor=predecessor,
     )

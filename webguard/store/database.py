@@ -95,6 +95,18 @@ class Database:
             self._connection.rollback()
         return newest or 0
 
+    def size(self) -> int:
+        """Return the size of the file once the log is written back. Cheap enough for each batch."""
+        with _sorted():
+            # A cursor of its own: SQLAlchemy's way to it costs as much as an insert.
+            cursor = self._connection.connection.cursor()
+            pages, size = (
+                int(cursor.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_count", "page_size")
+            )
+            cursor.close()
+        return pages * size
+
     def prune(self, *, oldest: int, most: int) -> bool:
         """Do one step to keep nothing from before `oldest` (ns) and at most `most` bytes.
 

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import select
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,7 @@ class Lines:
     A reader that is slow, or has stopped reading, never holds the caller up: some
     lines wait for it, the rest is counted as lost, like those that a full disk or
     a closed reader does not take. `journal` says that systemd's is the reader.
+    Any thread may write one.
     """
 
     def __init__(
@@ -67,14 +69,16 @@ class Lines:
         self._room.register(descriptor, select.POLLOUT)
         self._stamp = stamp
         self._journal = journal
+        self._busy = threading.Lock()
         self.lost = 0
 
     def record(self, event: Event) -> None:
         """Write one event. Never raises."""
-        if self.lost and self._write(self._loss(self.lost)):
-            self.lost = 0
-        if not self._write(as_object(event)):
-            self.lost += 1
+        with self._busy:
+            if self.lost and self._write(self._loss(self.lost)):
+                self.lost = 0
+            if not self._write(as_object(event)):
+                self.lost += 1
 
     def _loss(self, count: int) -> dict[str, Any]:
         event_id, at = self._stamp()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from webguard.errors import HostError
 from webguard.model import Event
-from webguard.ports import Stamp
+from webguard.ports import Record, Stamp
 from webguard.store.database import UNAVAILABLE, DamagedError, Database
 from webguard.store.follow import Follower
 from webguard.store.inbox import Inbox
@@ -45,10 +45,14 @@ class Store:
         *,
         stamp: Stamp,
         keep: Keep,
+        told: Record = lambda _event: None,
         most_waiting: int = 8192,
         waiting_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         """Open the record at `path` and start writing.
+
+        `told` gets what the record itself has to say (losses, and kind "store.…"), mostly
+        in the thread that writes. It must not record that: it is on its way already.
 
         Raises `HostError` for what only the operator can put right: a record of
         a later version, a file that is somebody else's. A disk that is full or
@@ -68,9 +72,9 @@ class Store:
         # The number in the record of the last event that was shown, or was there before.
         migrated, self._newest = _first_look(path)
         self._unwritten: list[Event] = []  # shown, but not in the record yet
-        self._writer = Writer(
-            path, self._inbox, stamp=stamp, keep=keep, show=self._show, migrated=migrated
-        )
+        self._writer = Writer(path, self._inbox, stamp=stamp, keep=keep, show=self._show, told=told)
+        if migrated:
+            self._writer.tell_migrated(migrated)
         self._thread = threading.Thread(target=self._writer.run, name="record", daemon=True)
         self._thread.start()
 

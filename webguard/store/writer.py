@@ -6,18 +6,21 @@
 - The file was deleted or moved away: a new one is begun. Without looking, we
   would write to a file that nobody can ever open.
 
-Each is told as an event of kind "store.…", to those who follow at once.
+Each is told as an event of kind "store.…", to those who follow at once, and with
+losses to `told`: what the record itself has to say no caller of it knows.
 """
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from webguard.model import Event, Severity
-from webguard.ports import Stamp
+from webguard.ports import Record, Stamp
 from webguard.store.database import UNAVAILABLE, DamagedError, Database, put_aside, said
 from webguard.store.inbox import Inbox
 from webguard.store.schema import row
@@ -29,6 +32,7 @@ _DAY = 24 * 60 * 60 * 1_000_000_000
 _BATCH = 512
 _RETRY = 0.5  # seconds
 _LOOK = 5.0  # seconds between looks after the file when nothing happens
+_PRUNE = 60.0  # seconds between looks for what is too old, each of which costs like a batch
 
 _KNOWN = "their ids were in the record already"
 _MISFIT = "they were too large"
@@ -53,22 +57,21 @@ class Writer:
     """Takes events from an inbox, and writes them in batches. `run` is the thread's."""
 
     def __init__(
-        self, path: Path, inbox: Inbox, *, stamp: Stamp, keep: Keep, show: Show, migrated: str
+        self, path: Path, inbox: Inbox, *, stamp: Stamp, keep: Keep, show: Show, told: Record
     ) -> None:
         self.problem = ""
         self.since = 0
         self.finished = 0  # events that were taken from the inbox, and are done with
         self._path, self._inbox = path, inbox
-        self._stamp, self._keep, self._show = stamp, keep, show
+        self._stamp, self._keep, self._show, self._told = stamp, keep, show, told
         self._database: Database | None = None
         self._held: list[Event] = []
         self._shown = 0  # how many of those at hand the followers have seen
         self._newest = 0  # the record's last number
         self._suspicious = True
         self._more = False  # retention has more to do
+        self._pruned = -math.inf
         self._ending = threading.Event()
-        if migrated:
-            self._tell_migrated(migrated)
 
     def run(self) -> None:
         """Write until told to stop, and then what is left."""
@@ -77,6 +80,8 @@ class Writer:
             if not self._held:
                 wait = 0 if ending or self._more else _LOOK
                 self._held = self._inbox.take(_BATCH, wait)
+                if self._inbox.telling:
+                    self._told(self._held[-1])
             done = self._attempt()
             if ending and not (done and (self._held or len(self._inbox) or self._inbox.owing)):
                 break
@@ -95,6 +100,15 @@ class Writer:
         """Look whether the file is sound, soon: somebody could not read it."""
         self._suspicious = True
         self._inbox.wake()
+
+    def tell_migrated(self, copy: str) -> None:
+        """Tell that the record is of a new version. From outside only before `run`."""
+        self._tell(
+            "store.migrated",
+            f"the record was brought to this version; a copy of the old one is {copy}",
+            severity=Severity.INFORMATIONAL,
+            remedy="delete the copy when you need it no more",
+        )
 
     def _attempt(self) -> bool:
         """Write what is at hand, and keep the file small. Returns whether that went well."""
@@ -122,11 +136,18 @@ class Writer:
             # A worker that was taken over can send an event under another one's id.
             self._lose(len(rows) - added, _KNOWN)
             self._finish(newest)
-        oldest = self._stamp()[1] - self._keep.days * _DAY
-        self._more = database.prune(oldest=oldest, most=self._keep.bytes)
+        self._prune(database)
         if self.problem:
             log.info("the record %s is written again", self._path)
             self.problem = ""
+
+    def _prune(self, database: Database) -> None:
+        """Do a step of retention when it is time, or when the file has grown too large."""
+        due = self._more or time.monotonic() - self._pruned >= _PRUNE
+        if due or database.size() > self._keep.bytes:
+            oldest = self._stamp()[1] - self._keep.days * _DAY
+            self._more = database.prune(oldest=oldest, most=self._keep.bytes)
+            self._pruned = time.monotonic()
 
     def _opened(self) -> Database:
         """Return the data base, sound and in its place."""
@@ -142,7 +163,7 @@ class Writer:
         if self._database is None:
             self._database = Database(self._path)
             if self._database.migrated:
-                self._tell_migrated(self._database.migrated)
+                self.tell_migrated(self._database.migrated)
             if not self._shown:
                 self._show([], self._database.last())
             self.since = self._database.since
@@ -205,22 +226,16 @@ class Writer:
         self._shown = len(self._held)
         self._show(unseen, None)
 
-    def _tell_migrated(self, copy: str) -> None:
-        self._tell(
-            "store.migrated",
-            f"the record was brought to this version; a copy of the old one is {copy}",
-            severity=Severity.INFORMATIONAL,
-            remedy="delete the copy when you need it no more",
-        )
-
     def _tell(
         self, kind: str, subject: str, *, remedy: str, severity: Severity = Severity.HIGH
     ) -> None:
         """Add an event of our own to those at hand."""
         event_id, at = self._stamp()
-        self._held.append(
-            Event(id=event_id, at=at, kind=kind, severity=severity, subject=subject, remedy=remedy)
+        event = Event(
+            id=event_id, at=at, kind=kind, severity=severity, subject=subject, remedy=remedy
         )
+        self._held.append(event)
+        self._told(event)
 
     def _close(self) -> None:
         database, self._database = self._database, None

@@ -118,6 +118,27 @@ def test_what_the_queue_does_not_hold_is_counted_and_told(
     assert lost[0].subject.endswith("Z")
 
 
+def test_what_the_record_itself_has_to_say_is_told_beside_it(
+    a_store: StoreMaker, make: Maker, path: Path
+) -> None:
+    """Whoever prints what it records would else never print these."""
+    told: list[Event] = []
+    store = a_store(told=told.append, most_waiting=20)
+    store.record(make.event())
+    store.flush(30)
+    with _locked(path):
+        for each in make.events(600):
+            store.record(each)
+        assert not store.flush(0.1)
+        while not told:  # at once, and not when it can be written
+            assert not store.flush(0.1)
+    found = kept(store)
+
+    own = [each for each in found if each.kind != "web.blocked"]
+    assert {each.kind for each in told} == {"store.failed", "loss"}
+    assert sorted(each.id for each in told) == sorted(each.id for each in own)
+
+
 class _locked:  # noqa: N801 - reads as a statement
     """Another program that holds the data base."""
 
@@ -243,43 +264,6 @@ def test_events_that_no_data_base_likes_are_kept(a_store: StoreMaker, make: Make
 
     assert [each.subject for each in found[2:]] == ["\x00", "\\x80\\ud800"]
     assert [each.at for each in found[:2]] == [2**80, -5]
-
-
-def test_old_events_go(a_store: StoreMaker, make: Maker) -> None:
-    store = a_store(keep=Keep(days=7))
-    _, now = make.stamp()
-    old = [make.event(at=now - 8 * DAY) for _ in range(600)]
-    new = [make.event(at=now - 6 * DAY) for _ in range(3)]
-    fill(store, old + new)
-    store.close(30)
-
-    reopened = a_store(keep=Keep(days=7))
-    reopened.record(make.event())
-
-    assert kept(reopened)[:-1] == new
-
-
-def test_an_event_of_the_future_does_not_stop_retention(a_store: StoreMaker, make: Maker) -> None:
-    store = a_store(keep=Keep(days=7))
-    _, now = make.stamp()
-    fill(store, [make.event(at=2**62), make.event(at=now - 8 * DAY), make.event()])
-    store.close(30)
-
-    assert len(kept(a_store())) == 2
-
-
-def test_numbers_are_never_used_twice(a_store: StoreMaker, make: Maker, path: Path) -> None:
-    """Or a follower that joins after everything has expired would take new events for old ones."""
-    store = a_store(keep=Keep(days=1))
-    _, now = make.stamp()
-    fill(store, [make.event(at=now - 2 * DAY) for _ in range(5)])
-    store.close(30)
-    again = a_store(keep=Keep(days=1))
-    again.record(make.event())
-    kept(again)
-
-    with again.follow() as live:
-        assert live.start == 6
 
 
 def test_the_state_says_since_when(a_store: StoreMaker, make: Maker) -> None:
