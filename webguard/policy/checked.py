@@ -100,7 +100,10 @@ def parse[M: BaseModel](model: type[M], content: bytes, name: str) -> tuple[M, y
     try:
         return model.model_validate(value), document
     except ValidationError as error:
-        found = [(document.line(tuple(each["loc"])), each) for each in error.errors()]
+        typos = _typos(model, error.errors())
+        # A missing key has no line of its own; its typo, which has, tells of both.
+        told = [each for each in error.errors() if tuple(each["loc"]) not in typos.values()]
+        found = [(document.line(tuple(each["loc"])), each) for each in told]
         line, first = min(found, key=lambda each: each[0])
         raise ConfigError(f"{name}:{line}", _explain(model, first)) from error
 
@@ -109,6 +112,14 @@ def _unreadable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"{path}:1", f"cannot read it: {error.strerror} (correct its owner, mode and path)"
     )
+
+
+def _typos(model: type[BaseModel], errors: list[ErrorDetails]) -> dict[yaml.Path, yaml.Path]:
+    """Return the unknown keys that are meant to be missing ones, and these."""
+    missing = {tuple(each["loc"]) for each in errors if each["type"] == "missing"}
+    unknown = [tuple(each["loc"]) for each in errors if each["type"] == "extra_forbidden"]
+    meant = {each: (*each[:-1], _near(model, each)) for each in unknown}
+    return {each: key for each, key in meant.items() if key in missing}
 
 
 def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
@@ -131,10 +142,19 @@ def _explain(model: type[BaseModel], error: ErrorDetails) -> str:
 
 def _suggest(model: type[BaseModel], path: yaml.Path) -> str:
     known = list(_model_at(model, path[:-1]).model_fields)
-    near = difflib.get_close_matches(str(path[-1])[:64], known, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"the keys here are {', '.join(known)}"
+    near = _near(model, path)
+    if not near:
+        return f"the keys here are {', '.join(known)}"
+    field = _model_at(model, path[:-1]).model_fields[near]
+    # What may stand there is worth saying where a value must.
+    needs = f" {field.description}" if field.is_required() and field.description else ""
+    return f"did you mean {near}?{needs}"
+
+
+def _near(model: type[BaseModel], path: yaml.Path) -> str:
+    """Return the key that an unknown one resembles, or ""."""
+    known = list(_model_at(model, path[:-1]).model_fields)
+    return next(iter(difflib.get_close_matches(str(path[-1])[:64], known, n=1)), "")
 
 
 def _remedy(model: type[BaseModel], path: yaml.Path) -> str:
