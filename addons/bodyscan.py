@@ -138,6 +138,9 @@ class BodyScan:
                 failure=failure,
             )
         )
+        blocked = verdict.action is not Action.ALLOW
+        if stage is Stage.REQUEST and not blocked and not scan.unscanned:
+            return None  # a clean upload is told by its response's event
         facts = http_facts(
             flow,
             peer,
@@ -145,9 +148,7 @@ class BodyScan:
             body=held.raw_content if held else None,
         )
         event = web_event(stamp=self._stamp, peer=peer, facts=facts, scan=scan, verdict=verdict)
-        blocked = verdict.action is not Action.ALLOW
-        if blocked or stage is Stage.RESPONSE or scan.unscanned:
-            self._record(event)  # a clean upload is told by its response's event
+        self._record(event)
         return answer(flow, verdict, event.id) if blocked else None
 
     async def _look_at(self, message: http.Request | http.Response) -> ScanResult:

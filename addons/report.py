@@ -19,6 +19,7 @@ _LONGEST = 8192
 # What stands before an address's host (RFC 3986 3.2.1): often a password, never a place.
 _USER = re.compile(r"^([^/?#]*://)[^/?#]*@")
 _OURS = "webguard.answer"
+_UNFINISHED = "webguard.unfinished"
 _NIL = "00000000-0000-0000-0000-000000000000"
 
 
@@ -62,14 +63,20 @@ def answer(
 
 
 def unfinished(flow: http.HTTPFlow) -> http.Response:
-    """Return what is sent when we do not come to a verdict."""
-    page = refusal(
-        status=403,
-        url="",
-        reason="inspection did not finish",
-        event_id=_NIL,
-        accept=flow.request.headers.get("accept", ""),
-    )
+    """Return what is sent when we do not come to a verdict; one page for all of an exchange.
+
+    It is put in place before each look, and nearly always taken back.
+    """
+    page = flow.metadata.get(_UNFINISHED)
+    if not isinstance(page, http.Response):
+        page = refusal(
+            status=403,
+            url="",
+            reason="inspection did not finish",
+            event_id=_NIL,
+            accept=flow.request.headers.get("accept", ""),
+        )
+        flow.metadata[_UNFINISHED] = page
     flow.metadata[_OURS] = page
     return page
 

@@ -80,3 +80,13 @@ def test_a_password_in_an_address_is_not_recorded(host: str, shown: str) -> None
     flow.request.scheme, flow.request.port, flow.request.path = "http", 80, "/x@y"
     flow.request.headers = http.Headers([(b"host", host.encode())])
     assert url_of(flow) == shown
+
+
+def test_one_page_serves_a_whole_exchange_that_does_not_come_to_a_verdict() -> None:
+    flow = tflow.tflow(resp=True)
+    first = unfinished(flow)
+    answer(flow, VERDICT, "e")
+    flow.response = unfinished(flow)
+
+    assert flow.response is first
+    assert answered(flow)
