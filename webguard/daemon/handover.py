@@ -4,22 +4,27 @@ The successor (`webguard run --take-over`) asks over a socket that only root can
 open, and gets what there can be only one of: the instance's lock and the
 listening sockets. From then on both accept, both inspect, and each has tables
 of its own generation. When the successor has seen its own self-test go through
-the containers' rule it says so; only then does the old daemon withdraw its
-tables, let its connections end, and go, leaving behind what is the successor's.
+the containers' rule it says so, and the old daemon answers that the place is the
+successor's; only then does it withdraw its tables, let its connections end, and
+go, leaving behind what is the successor's.
 
 If the successor fails on the way, its end of the socket closes and nothing has
-changed for the old daemon.
+changed for the old daemon. An old daemon that hangs holds nobody up: both have
+tables, so all is inspected, and the place changes hands when it comes round or
+ends.
 """
 
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from webguard.daemon.paths import Paths
 from webguard.errors import HostError, RefusedError, UnreachableError
@@ -28,9 +33,12 @@ _CREDENTIALS = struct.Struct("=iII")
 _LARGEST = 65536
 _MOST_SOCKETS = 16
 _LIVE = b"live"
+_YOURS = b"yours"
 _ANSWER = 10.0
-_LEAVE = 60.0
+_PATIENCE = 10.0
+"""Seconds after which an operator hears of a predecessor that does not answer."""
 
+log = logging.getLogger(__name__)
 
 type Gift = Callable[[], tuple[list[int], list[Path]]]
 """The descriptors (lock, then listening sockets) and folders that a successor gets."""
@@ -45,16 +53,32 @@ class Inheritance:
     removable: list[Path]
     _pipe: socket.socket
 
-    def say_live(self) -> None:
-        """Tell the predecessor that we protect, and wait until it has withdrawn its tables."""
+    async def say_live(self) -> None:
+        """Tell the predecessor that we protect; return when its place is ours.
+
+        That is when it says so, or is gone: at once, unless it hangs. Cancelled
+        before that we leave it its place.
+        """
+        loop = asyncio.get_running_loop()
+        self._pipe.setblocking(False)
         try:
             self._pipe.send(_LIVE)
-            self._pipe.settimeout(_LEAVE)
-            self._pipe.recv(1)  # its end closes when it is gone, or answers
+            overdue = loop.call_later(_PATIENCE, self._complain)
+            try:
+                await loop.sock_recv(self._pipe, len(_YOURS))
+            finally:
+                overdue.cancel()
         except OSError:
             pass  # gone already
         finally:
             self._pipe.close()
+
+    def _complain(self) -> None:
+        log.warning(
+            "the old daemon (pid %d) does not answer, and keeps its place and its workers"
+            " (look at it, then end it: kill -KILL %d)",
+            *[_peer(self._pipe).pid] * 2,
+        )
 
 
 def take(paths: Paths) -> Inheritance:
@@ -132,7 +156,7 @@ class Offer:
     def _asked(self) -> None:
         with contextlib.suppress(OSError):
             pipe, _ = self._listening.accept()
-            if not _is_root(pipe):
+            if _peer(pipe).uid != 0:
                 pipe.close()
                 return
             pipe.setblocking(False)
@@ -154,11 +178,19 @@ class Offer:
         said = b""
         with contextlib.suppress(OSError):
             said = pipe.recv(16)
-        if said == _LIVE:
-            self._taken()  # the pipe stays open until we are gone: the successor waits for that
+        if said == _LIVE and _told(pipe, _YOURS):
+            self._taken()  # the pipe stays, so that nobody else asks
         else:
             self._pipes.remove(pipe)
             pipe.close()
+
+
+def _told(pipe: socket.socket, what: bytes) -> bool:
+    """Return whether there is still somebody whom that could be told."""
+    try:
+        return pipe.send(what, socket.MSG_NOSIGNAL) > 0
+    except OSError:
+        return False
 
 
 def _refuse(pipe: socket.socket, why: str) -> None:
@@ -166,7 +198,14 @@ def _refuse(pipe: socket.socket, why: str) -> None:
         pipe.send(json.dumps({"refused": why}).encode())
 
 
-def _is_root(pipe: socket.socket) -> bool:
+class _Peer(NamedTuple):
+    """Who is at the other end, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def _peer(pipe: socket.socket) -> _Peer:
     credentials = pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _pid, uid, _gid = _CREDENTIALS.unpack(credentials)
-    return int(uid) == 0
+    return _Peer(*_CREDENTIALS.unpack(credentials))

@@ -111,7 +111,7 @@ class Supervisor:
             await stack.enter_async_context(self._offer)
             self.tell("daemon.started", subject=self.config.instance)
             if self.predecessor is not None:
-                await self._succeed(self.predecessor)
+                start(self._succeed(self.predecessor))
             await self._settled(_SETTLE)
             ready(self)
             notify("READY=1", "STATUS=protecting")
@@ -133,7 +133,7 @@ class Supervisor:
 
     async def _succeed(self, predecessor: Inheritance) -> None:
         """Be the instance's daemon from now on, with all that its last one has to remove."""
-        await asyncio.to_thread(predecessor.say_live)
+        await predecessor.say_live()
         self._anothers = False
         await self.selftest.inherit(
             unlink=self._files, rmdir=[self.own_cgroup.path, *self._removable, self.paths.run]
@@ -362,6 +362,8 @@ class Supervisor:
             worker.cut()
 
     def _gift(self) -> tuple[list[int], list[Path]]:
+        if self._anothers:
+            raise RefusedError("the daemon before this one has not let go of its place (end it)")
         if self.interception.kernel.isolation is not None:
             raise RefusedError(
                 "isolation is on and would end with this daemon (webguard isolation off first)"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from webguard.daemon import handover
 from webguard.daemon.handover import Inheritance, Offer, take
 from webguard.daemon.paths import Paths
 from webguard.errors import RefusedError, UnreachableError
@@ -71,7 +72,7 @@ def let_go(taken: Inheritance) -> None:
 @root
 async def test_a_successor_gets_the_lock_and_the_very_sockets(paths: Paths, old: Old) -> None:
     offer = Offer(paths, old.gift, old.gone.set)
-    async with offer, asyncio.TaskGroup() as tasks:
+    async with offer:
         taken = await asyncio.to_thread(take, paths)
         (listening,) = taken.listen
         with listening:
@@ -80,11 +81,57 @@ async def test_a_successor_gets_the_lock_and_the_very_sockets(paths: Paths, old:
             assert taken.removable == [Path("/a/b")]
             assert not os.get_inheritable(taken.lock)
             assert not old.gone.is_set()
-            saying = tasks.create_task(asyncio.to_thread(taken.say_live))
             async with asyncio.timeout(10):
-                await old.gone.wait()
-            assert not saying.done()  # it waits until the old one has gone
+                await taken.say_live()
+            assert old.gone.is_set()
             end(offer)
+    os.close(taken.lock)
+
+
+@root
+async def test_an_old_daemon_that_hangs_holds_nobody_up(
+    paths: Paths, old: Old, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handover, "_PATIENCE", 0.0)
+    offer = Offer(paths, old.gift, old.gone.set)
+    async with offer, asyncio.timeout(20):
+        taken = await asyncio.to_thread(take, paths)
+        asyncio.get_running_loop().remove_reader(offer._pipes[0])  # it hangs
+        async with asyncio.TaskGroup() as tasks:
+            saying = tasks.create_task(taken.say_live())
+            while f"kill -KILL {os.getpid()}" not in caplog.text:  # noqa: ASYNC110 - a log wakes nobody
+                await asyncio.sleep(0.01)  # our loop goes on meanwhile
+            assert not saying.done()
+            offer._answered(offer._pipes[0])  # it comes round
+        assert old.gone.is_set()
+        end(offer)
+    taken.listen[0].close()
+    os.close(taken.lock)
+
+
+@root
+async def test_an_old_daemon_stays_when_the_successor_did_not_wait_for_its_answer(
+    paths: Paths, old: Old
+) -> None:
+    """Or there would be none."""
+    async with Offer(paths, old.gift, old.gone.set) as _, asyncio.timeout(20):
+        taken = await asyncio.to_thread(take, paths)
+        taken._pipe.send(b"live")
+        let_go(taken)
+        again = await asyncio.to_thread(take, paths)  # the place is there to be given
+        let_go(again)
+        assert not old.gone.is_set()
+
+
+@root
+async def test_an_old_daemon_that_has_gone_leaves_its_place(paths: Paths, old: Old) -> None:
+    offer = Offer(paths, old.gift, old.gone.set)
+    async with offer, asyncio.timeout(20):
+        taken = await asyncio.to_thread(take, paths)
+        asyncio.get_running_loop().remove_reader(offer._pipes[0])
+        end(offer)
+        await taken.say_live()
+    taken.listen[0].close()
     os.close(taken.lock)
 
 
