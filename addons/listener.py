@@ -5,8 +5,12 @@ worker needs no right to listen and no container can join the port (ADR 0002).
 
 Three kinds of connection arrive. A redirected one has another destination than
 the socket it was accepted on: it is served. The self-test's comes from the
-self-test's own cgroup: it is reported and closed. Any other was made to the
+self-test's own cgroup: it is reported and reset. Any other was made to the
 proxy's port on purpose: serving it would make us an open proxy, so it is reset.
+
+While a daemon takes another's place both accept on the same sockets, and one's
+worker gets the other's self-test. It must not be served, and its daemon must
+learn at once that it is to try again: it is closed, which is no reset.
 """
 
 import asyncio
@@ -15,6 +19,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import override
 
 import mitmproxy_rs
@@ -32,12 +37,22 @@ from webguard.model import Container
 type Owner = Callable[[Endpoint, Endpoint], Awaitable[tuple[int | None, Container | None]]]
 """The cgroup id and the container of the socket with these ends (its own view)."""
 
-type Probed = Callable[[int, Endpoint, Endpoint], bool]
-"""Told cgroup and ends of a connection; true if it was the self-test's and is dealt with."""
+
+class Probe(Enum):
+    """Whose self-test a connection is."""
+
+    NOBODYS = "nobody's"
+    OURS = "ours"
+    ANOTHERS = "another daemon's"
+
+
+type Probed = Callable[[int, Endpoint, Endpoint], Probe]
+"""Told cgroup and ends of a connection; what is `Probe.OURS` has been dealt with."""
 
 # Who does not read our last words within this many seconds does without.
 _LAST_WORDS = 5.0
 
+_BEGUN = 8  # turns of the loop from asyncio's accept to our first line: it takes four
 # A close with this set sends RST: the other side learns at once, and nothing lingers.
 _LINGER_NONE = struct.pack("ii", 1, 0)
 
@@ -75,8 +90,7 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
         self._probed = probed
         self._peers = peers
         self.counters = Counters()
-        self.arriving = 0
-        """Connections that were accepted and are not among the peers yet."""
+        self.open = 0  # connections that were accepted and have not ended, whoever asks for them
 
     @override
     async def listen(
@@ -86,6 +100,17 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             await asyncio.start_server(self.handle_stream, sock=each, backlog=1024)
             for each in self._sockets
         ]
+
+    @override
+    async def _stop(self) -> None:
+        if not self._servers:
+            return
+        for each in self._sockets:
+            asyncio.get_running_loop().remove_reader(each)
+        # What was accepted a moment ago is not begun with: to close now would be to drop it.
+        for _ in range(_BEGUN):
+            await asyncio.sleep(0)
+        await super()._stop()
 
     @override
     def make_top_layer(self, context: Context) -> Layer:
@@ -101,6 +126,13 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             writer, asyncio.StreamWriter
         ):
             raise TypeError("only TCP sockets are inherited")
+        self.open += 1
+        try:
+            await self._handle(reader, writer)
+        finally:
+            self.open -= 1
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         accepted = writer.get_extra_info("socket")
         client, wanted = _ends(accepted)
         if wanted is None or wanted[1] == accepted.getsockname()[1]:
@@ -109,14 +141,14 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             self.counters.direct += 1
             _reset(writer)
             return
-        self.arriving += 1
-        try:
-            cgroup, container = await self._owner(client, wanted)
-        finally:
-            self.arriving -= 1
-        if cgroup is not None and self._probed(cgroup, client, wanted):
+        cgroup, container = await self._owner(client, wanted)
+        probe = Probe.NOBODYS if cgroup is None else self._probed(cgroup, client, wanted)
+        if probe is Probe.OURS:
             self.counters.probes += 1
             _reset(writer)
+            return
+        if probe is Probe.ANOTHERS and container is None:
+            writer.close()
             return
         self.counters.served += 1
         handler = Handler(ctx.master, reader, writer, ctx.options, self.mode)

@@ -19,7 +19,7 @@ import pytest
 from mitmproxy import platform
 from mitmproxy.master import Master
 
-from addons.listener import WebguardInstance
+from addons.listener import Probe, WebguardInstance
 from certs.authority import Authority, Purpose
 from tests.system.host import pki
 from webguard.daemon.serving import Serving
@@ -30,6 +30,7 @@ from webguard.policy.decide import Policy
 PATIENCE = 10.0
 CLEAN = ScanResult(sha256="0" * 64)
 EVIL = b"EVIL CONTENT"
+PROBES = {1: Probe.OURS, 2: Probe.ANOTHERS}  # by cgroup
 
 type Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -50,13 +51,13 @@ class Rig:
     origins: pki.Identity
     instance: WebguardInstance
     master: Master
-    recorded: list[Event] = field(default_factory=list)
+    serving: Serving
+    recorded: list[Event]
     wanted: tuple[str, int] = ("127.0.0.1", 1)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     container: Container | None = None
     cgroup: int = 9  # 1 is the self-test's
     refuse_to_mint: bool = False
-    serving: Serving = field(init=False)
     look_up: asyncio.Event = field(default_factory=asyncio.Event)  # set: whose it is gets known
 
     async def serve(self, serve: Serve, *, tls: ssl.SSLContext | None = None) -> None:
@@ -192,11 +193,10 @@ async def running(
         master.addons.get("proxyserver"),
         sockets=[listening],
         owner=owner,
-        probed=lambda cgroup, client, wanted: cgroup == 1,
+        probed=lambda cgroup, client, wanted: PROBES.get(cgroup, Probe.NOBODYS),
         peers=peers,
     )
-    rig = Rig(listening.getsockname()[1], authority, origins, instance, master, recorded)
-    rig.serving = serving
+    rig = Rig(listening.getsockname()[1], authority, origins, instance, master, serving, recorded)
     rig.look_up.set()
     monkeypatch.setattr(platform.linux, "original_addr", lambda accepted: rig.wanted)
     await instance.start()

@@ -54,6 +54,59 @@ async def test_a_probe_is_reported_and_reset(rig: Rig) -> None:
     assert (counters.direct, counters.served, counters.probes) == (0, 0, 1)
 
 
+async def test_another_daemons_probe_is_closed_and_not_served(
+    rig: Rig, a_container: Container
+) -> None:
+    await rig.serve(answers(response()))
+    rig.cgroup = 2
+    assert await rig.ask(get()) == b""  # an end, and no reset
+    rig.container = a_container
+    assert b" 200 " in await rig.ask(get())  # a container that asks there is inspected
+
+
+async def test_what_was_accepted_before_the_end_is_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while nobody knows yet whose it is."""
+    asked, told = asyncio.Event(), asyncio.Event()
+
+    async def slow(client: object, wanted: object) -> tuple[int | None, Container | None]:
+        asked.set()
+        await told.wait()
+        return None, None
+
+    await rig.serve(answers(response()))
+    monkeypatch.setattr(rig.instance, "_owner", slow)
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(rig.ask(get()))
+        await asked.wait()
+        draining = tasks.create_task(rig.serving.drain(rig.instance, PATIENCE))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not draining.done()
+        told.set()
+    assert b" 200 " in asking.result()
+
+
+async def test_what_is_accepted_in_the_very_moment_of_the_end_is_served(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, draining = socket.socket.accept, asyncio.Event()
+
+    def then_end(listening: socket.socket) -> tuple[socket.socket, object]:
+        accepted = accept(listening)
+        if listening.getsockname()[1] == rig.port and not draining.is_set():
+            draining.set()
+            tasks.create_task(rig.serving.drain(rig.instance, PATIENCE))
+        return accepted
+
+    await rig.serve(answers(response()))
+    monkeypatch.setattr(socket.socket, "accept", then_end)
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
+        assert b" 200 " in await rig.ask(get())
+    assert draining.is_set()
+
+
 async def test_an_owner_that_cannot_be_told_costs_the_connection_only(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.system.host.origin import EICAR, GOOD_V4, GOOD_V6, ORIGIN_V4, ORIGIN_V6, Origin
 from tests.system.host.picture import Snapshot
@@ -160,11 +161,60 @@ def test_no_request_fails_and_none_is_unseen_over_three_reloads_and_a_take_over(
 
 def nothing_failed(made: Sequence[dict[str, Any]], wanted: dict[str, tuple[int, str]]) -> None:
     """Every answer is the wanted one; with a 403 the content is anything but the origin's."""
-    assert [each for each in made if "failed" in each] == []
+    failed = [each for each in made if "failed" in each]
+    assert failed == [], json.dumps(failed)
     for each in made:
         status, digest = wanted[each["path"]]
         assert each["status"] == status
         assert (each["sha256"] == digest) is (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("before_it", "after_it"),
+    [
+        pytest.param(
+            {"workers": 6, "ports": [80, 443]},
+            {"workers": 1, "ports": [8080, 443, 80]},
+            id="fewer workers, more ports",
+        ),
+        pytest.param(
+            {"workers": 1, "ports": [8080, 80, 443]},
+            {"workers": 4, "ports": [443, 80]},
+            id="more workers, fewer ports",
+        ),
+    ],
+)
+def test_a_successor_may_have_other_workers_and_ports(
+    host: TestHost,
+    webguard_installed: Path,
+    box: Cgroup,
+    before: Snapshot,
+    origin: Origin,
+    before_it: dict[str, Any],
+    after_it: dict[str, Any],
+) -> None:
+    clean, bad = origin.serve(CLEAN, b"clean"), origin.serve(BAD, EICAR)
+    settings = host.path("/etc/webguard/webguard.yaml")
+    urls = [f"{each}{path}" for path in (CLEAN, BAD) for each in SERVERS]
+    inspected = {port: "403" if port in after_it["ports"] else "200" for port in (80, 8080)}
+    with running(host, webguard_installed, [box.below_root], {"web": before_it}) as old:
+        changed = yaml.safe_load(settings.read_text())
+        changed["web"] = after_it
+        with traffic(box, urls, 1) as seen, successor_of(old) as start:
+            settings.write_text(yaml.safe_dump(changed))
+            new = start()
+            assert taken_over(old, new) == 0
+            seen.stop()
+            status = new.status()
+            assert (len(status["workers"]), status["protected"]) == (after_it["workers"], True)
+            got = {port: curl(box, f"{SERVERS[0]}:{port}{BAD}").err for port in inspected}
+            assert got == inspected
+            assert new.stop() == 0
+        # Nobody was thought to hang for what the other's workers took.
+        kinds = {each["kind"] for each in (*old.events(), *new.events())}
+        assert kinds.isdisjoint({"worker.ended", "interception.off"}), kinds
+    nothing_failed(seen.made, {CLEAN: (200, clean), BAD: (403, bad)})
+    assert left(host, before) == []
 
 
 def test_a_successor_that_fails_on_the_way_takes_nothing_with_it(

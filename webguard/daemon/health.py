@@ -9,6 +9,7 @@ from netiso.cgroups import OwnCgroup
 from webguard.daemon.interception import Interception
 from webguard.daemon.protection import Protection
 from webguard.daemon.selftest import SelfTest
+from webguard.daemon.sentry import ANOTHERS
 from webguard.daemon.workers import Tell, Worker
 from webguard.errors import HostError
 from webguard.model import Severity
@@ -75,6 +76,8 @@ class Health:
                 failing_since = None
                 if not self._protection.live and not self._interception.withheld:
                     self._resume()
+            elif answer == ANOTHERS:  # no more than that; ours are judged by their reports
+                failing_since = None
             else:
                 failing_since = failing_since or started
                 # With other rules than ours a probe proves nothing against workers that report.

@@ -7,11 +7,12 @@ import time
 from collections.abc import Awaitable, Callable
 
 from addons.identify import HOLD, Owners
-from addons.listener import WebguardInstance
+from addons.listener import Probe, WebguardInstance
 from addons.peers import Peers
 from addons.sockdiag import Endpoint
 from webguard.daemon import channel
 from webguard.daemon.channel import Channel
+from webguard.daemon.selftest import TARGETS
 from webguard.errors import HostError
 from webguard.model import Container, Event
 
@@ -97,12 +98,12 @@ class Daemon:
         if self._end.send(seen):
             self._trusted[container.key] = now
 
-    def probed(self, cgroup: int, client: Endpoint, _wanted: Endpoint, *, probe: int) -> bool:
-        """Report a connection of the self-test's; false if it is not one."""
+    def probed(self, cgroup: int, client: Endpoint, wanted: Endpoint, *, probe: int) -> Probe:
+        """Say whose self-test a connection is, and report it if it is ours."""
         if cgroup != probe:
-            return False
+            return Probe.ANOTHERS if wanted[0] in TARGETS.values() else Probe.NOBODYS
         self._end.send(channel.Probed(port=client[1], host=client[0]))
-        return True
+        return Probe.OURS
 
     async def whose(self, cgroup: int) -> Container | None:
         """Ask whose cgroup this is. Connections that ask for the same one share the question."""

@@ -12,12 +12,14 @@ import contextlib
 import json
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from netiso.redirect import PROBE_ADDRESS
 from webguard import host
 from webguard.daemon import sentry as sentry_file
+from webguard.daemon.sentry import ANOTHERS
 from webguard.errors import HostError
 from webguard.host import Child
 
@@ -107,8 +109,15 @@ class SelfTest:
     async def probe(self, family: str) -> str:
         """Make one connection; return "" if a worker saw it, else what happened instead.
 
-        "no route" means that this host cannot send over that family at all.
+        "no route" means that this host cannot send over that family at all. What
+        another daemon's worker took says nothing about ours: then it is made again.
         """
+        until = time.monotonic() + _TIMEOUT
+        while (answer := await self._probe(family)) == ANOTHERS and time.monotonic() < until:
+            pass
+        return answer
+
+    async def _probe(self, family: str) -> str:
         async with self._busy:
             self._seen.clear()
             question = {"host": TARGETS[family], "port": self.port, "timeout": _TIMEOUT}
@@ -116,8 +125,8 @@ class SelfTest:
                 said = await self._ask(question, _TIMEOUT * 3)
             except (OSError, TimeoutError, ValueError) as error:
                 return f"the self-test does not answer ({type(error).__name__})"
-            if said["ended"] == "no route":
-                return "no route"
+            if said["ended"] in ("no route", ANOTHERS):
+                return str(said["ended"])
             try:
                 async with asyncio.timeout(_TIMEOUT / 2):
                     while said["port"] not in self._seen:

@@ -26,6 +26,8 @@ from typing import Any
 _PR_SET_NO_NEW_PRIVS = 38
 # A line is a question of a few dozen bytes; the daemon sends nothing else.
 _LONGEST = 4096
+ANOTHERS = "taken by another daemon's worker"
+"""How a connection ends that was not our worker's to accept: see addons.listener."""
 # EADDRNOTAVAIL, ENETUNREACH, EHOSTUNREACH, EAFNOSUPPORT
 _NO_ROUTE = (99, 101, 113, 97)
 
@@ -37,7 +39,6 @@ def probe(host: str, port: int, timeout: float) -> dict[str, Any]:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as connection:
-        ended = "connected"
         try:
             code = connection.connect_ex((host, port))
             local = connection.getsockname()[1]
@@ -50,18 +51,25 @@ def probe(host: str, port: int, timeout: float) -> dict[str, Any]:
                     code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 else:
                     return {"port": local, "ended": "no answer"}
-            if code:
-                ended = os.strerror(code)
-            else:
-                # Hold the connection until the worker has looked at it: it asks the kernel
-                # whose socket this is, and closes it when it knows.
-                waiting = select.poll()
-                waiting.register(connection, select.POLLIN | select.POLLRDHUP)
-                if not waiting.poll(timeout * 1000):
-                    ended = "connected, then silence"
+            ended = os.strerror(code) if code else _ended(connection, timeout)
         except OSError as error:
             return {"port": 0, "ended": str(error)}
         return {"port": local, "ended": ended}
+
+
+def _ended(connection: socket.socket, timeout: float) -> str:
+    """Hold it until a worker has looked at it, and return what that made of it.
+
+    The worker asks the kernel whose socket this is, and ends it when it knows.
+    """
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN | select.POLLRDHUP)
+    if not waiting.poll(timeout * 1000):
+        return "connected, then silence"
+    try:
+        return "connected" if connection.recv(1) else ANOTHERS
+    except ConnectionResetError:
+        return "connected"
 
 
 def enter(cgroup: str) -> dict[str, Any]:

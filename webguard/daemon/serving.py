@@ -36,8 +36,6 @@ from webguard.scan.engine import Engine
 from webguard.scan.hashes import Hashes
 
 _DRAIN_LOOK = 0.05
-# Looks in a row at which nothing is open: a connection just accepted is seen at the second.
-_QUIET = 2
 
 
 class Serving:
@@ -108,11 +106,10 @@ class Serving:
         self._parting.draining = True
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        quiet = 0
-        while quiet < _QUIET and loop.time() < until:
+        # Those too whose owner is still being asked for, and who are nobody's peers yet.
+        while instance.open and loop.time() < until:
             self._drop(self._done)
             await asyncio.sleep(_DRAIN_LOOK)
-            quiet = 0 if len(self.peers) or instance.arriving else quiet + 1
 
     def cut(self) -> None:
         """End every connection now."""
