@@ -19,6 +19,7 @@ USERS = pytest.mark.parametrize("user", [PROXY, SIGNER])
 CONTROL = "/run/webguard/control.sock"
 CA = "/var/lib/webguard/ca"
 PYTHON = "/opt/webguard/venv/bin/python"
+CAP_DAC_OVERRIDE = 1 << 1
 NETFILTER = 12  # NETLINK_NETFILTER
 
 
@@ -79,6 +80,15 @@ def test_a_service_has_a_user_of_its_own_and_no_power(webguard: Webguard, user: 
         for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
             assert int(facts[kind], 16) == 0, kind
         assert facts["NoNewPrivs"] == "1"
+        assert facts["Seccomp"] == "2"  # the process's own filter: there is no systemd here
+
+
+def test_the_sentry_keeps_only_what_tidying_the_cgroup_tree_takes(webguard: Webguard) -> None:
+    known = {*processes(webguard, PROXY), *processes(webguard, SIGNER)}
+    (sentry,) = set(children(webguard.pid)) - known
+    facts = status(sentry)
+    assert int(facts["CapPrm"], 16) == int(facts["CapEff"], 16) == CAP_DAC_OVERRIDE
+    assert facts["NoNewPrivs"] == "1"
 
 
 @USERS

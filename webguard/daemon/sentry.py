@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_NO_NEW_PRIVS = 38
+_CAP_DAC_OVERRIDE = 1
 # A line is a question of a few dozen bytes; the daemon sends nothing else.
 _LONGEST = 4096
 ANOTHERS = "taken by another daemon's worker"
@@ -124,11 +125,12 @@ def serve(pipe: socket.socket, task: dict[str, Any]) -> bool:
 
 
 def shed() -> None:
-    """Give up every capability: what we make connections to and remove is root's by its owner."""
+    """Give up every capability but one: the root of the cgroup tree is read-only even to root."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    kept = 1 << _CAP_DAC_OVERRIDE
     # Header of the third version, for ourselves; effective, permitted, inheritable, twice.
-    libc.capset(struct.pack("=Ii", 0x20080522, 0), bytes(24))
+    libc.capset(struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", kept, kept, 0, 0, 0, 0))
 
 
 def main() -> None:

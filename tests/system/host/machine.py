@@ -66,12 +66,18 @@ class Machine:
         return Path(f"/proc/{self.pid}/root", *Path(inside).parts[1:])
 
 
+def named(file: Path) -> dict[str, list[str]]:
+    """The lines of a file like /etc/passwd, by their first field."""
+    return {each[0]: each for each in (line.split(":") for line in file.read_text().splitlines())}
+
+
 @contextmanager
 def booted(host: TestHost) -> Iterator[Machine]:
     """A machine that is up; gone without a trace afterwards. Raises `CannotBootError`."""
     if not SYSTEMD.exists():
         raise CannotBootError(f"{SYSTEMD} is not there")
     cgroup = host.cgroup("machine")
+    cgroup.path.chmod(0o555)  # as the root of a cgroup tree is: root without capabilities may not
     said = host.folder / "machine.log"
     script = Path(__file__).parent / "init.py"
     with said.open("wb") as errors:
