@@ -39,8 +39,6 @@ _MEMORY = 768 * 1024**2
 _MEMORY_PER_BYTE = 6
 _MEMORY_PER_BYTE_OF_RULES = 8
 _SPARE_DESCRIPTORS = 4
-# Enough to be handed to the decoding thread: so everything is loaded that a file may need.
-_FIRST = bytes(16 * 1024)
 
 _LANDLOCK_CREATE_RULESET = 444  # the same on every architecture
 _LANDLOCK_RESTRICT_SELF = 446
@@ -49,9 +47,12 @@ _LANDLOCK_ACCESS_FS = 0x1FFF  # everything that its first version knows
 
 def serve(end: socket.socket, engine: Engine, *, largest: int, seconds: int) -> None:
     """Scan what comes through `end` until it is closed."""
+    # The decoding thread ends with its runner: the door is closed for the thread that closes
+    # it and for those that it starts afterwards, but for no older one.
+    with asyncio.Runner() as rehearsal:
+        rehearsal.run(engine.load())
+    close_the_door()
     with asyncio.Runner() as runner:
-        runner.run(engine.scan(_FIRST, ""))
-        close_the_door()
         _say_ready(end)
         while True:
             data, descriptors, _flags, _address = socket.recv_fds(end, LARGEST, 1)

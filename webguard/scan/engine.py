@@ -119,6 +119,13 @@ class Engine:
         self._loaded = _load(rules, hashes, generation)
         self._scanner = self._new_scanner()
 
+    async def load(self) -> None:
+        """Have everything loaded that a body may need, before files are out of reach.
+
+        Not by scanning: YARA-X then starts a thread of its own, which stays.
+        """
+        await self._opened(bytes(_SMALL + 1), "", self._loaded.hashes)
+
     async def scan(self, body: bytes, content_encoding: str) -> ScanResult:
         """Scan `body` as it was transferred, and everything that it decodes to.
 

@@ -183,6 +183,16 @@ async def test_the_process_is_limited_by_the_kernel(scanner: Scanner, tmp_path: 
     assert "NoNewPrivs:\t1" in proc(pid, "status").read_text()
 
 
+async def test_no_thread_is_older_than_the_door() -> None:
+    scanner = Scanner(JOB)
+    await scanner.start()
+    try:
+        pid, _ = await living(scanner)
+        assert len(list(proc(pid, "task").iterdir())) == 1
+    finally:
+        await scanner.stop()
+
+
 def test_a_process_behind_the_door_opens_nothing() -> None:
     program = (
         "import os\n"
