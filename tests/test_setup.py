@@ -70,3 +70,18 @@ def test_the_callers_choice_is_taken_or_refused_and_never_replaced(tmp_path: Pat
     assert chosen.stdout.strip() == REAL
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "remedy: point PYTHON at another one" in refused.stderr
+
+
+def test_what_was_placed_by_one_checkout_is_known_to_another(tmp_path: Path) -> None:
+    def stamp(*files: Path) -> str:
+        script = '. "$0"; hash_of "$@"'
+        return subprocess.check_output(["bash", "-c", script, SETUP / "lib.sh", *files], text=True)
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    for each in (one, two):
+        each.mkdir()
+        (each / "lock").write_text("the same")
+        (each / "other").write_text("another")
+    assert stamp(one / "lock", one / "other") == stamp(two / "lock", two / "other")
+    assert stamp(one / "lock") != stamp(one / "other")
+    assert stamp(one / "lock", one / "other") != stamp(one / "other", one / "lock")
