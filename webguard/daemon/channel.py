@@ -232,15 +232,20 @@ class Channel:
         Raises `ValueError` for what is not a message of ours; the caller decides
         whether to go on with such a peer.
         """
-        loop = asyncio.get_running_loop()
-        # With messages waiting, sock_recv does not yield: one that floods us would stop the loop.
+        # With messages waiting nothing here yields: one that floods us would stop the loop.
         await asyncio.sleep(0)
-        try:
-            data = await loop.sock_recv(self._socket, LARGEST + 1)
-        except OSError:
-            return None
-        if not data:
-            return None
+        data = b""
+        while not data:
+            try:
+                data = self._socket.recv(LARGEST + 1)
+            except BlockingIOError:
+                # Not sock_recv: cancelled in the wrong moment, that loses what it has read.
+                await _readable(self._socket)
+                continue
+            except OSError:
+                return None
+            if not data:
+                return None
         try:
             return _MESSAGES.validate_json(data)
         except ValidationError as error:

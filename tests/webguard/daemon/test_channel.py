@@ -1,5 +1,6 @@
 """Messages between our processes: a worker that was taken over sends whatever it likes."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -100,6 +101,27 @@ async def test_what_is_no_message_is_refused_and_the_next_one_taken(data: bytes)
             await end.receive()
         Channel(theirs).send(channel.Lost(count=1))
         assert await end.receive() == channel.Lost(count=1)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_reader_that_is_cancelled_takes_no_message_with_it(turns: int) -> None:
+    """Whoever listens next gets it: an event of a worker that serves already, say."""
+    ours, theirs = channel.pair()
+    reading, writing = Channel(ours), Channel(theirs)
+    first = asyncio.ensure_future(reading.receive())
+    for _ in range(4):
+        await asyncio.sleep(0)
+    writing.send(MESSAGES[0])
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    first.cancel()
+    (got,) = await asyncio.gather(first, return_exceptions=True)
+    if isinstance(got, asyncio.CancelledError):
+        async with asyncio.timeout(10):
+            got = await reading.receive()
+    ours.close()
+    theirs.close()
+    assert got == MESSAGES[0]
 
 
 async def test_the_other_sides_end_is_the_end() -> None:
