@@ -1,8 +1,10 @@
 """Remember what we changed in a container, so that it can be undone to the byte.
 
-One JSON file for each container (runtime and full id: a restart keeps the
-container's files, a new container has others). Written durably before the
-install is reported. Without a record removal still works, by fingerprint.
+One JSON file for each container (its full id: a restart keeps the container's
+files, a new container has others). The runtime is no part of the key: while an
+engine is away its containers are known by the kernel alone, and no two runtimes
+have a container of one id. Written durably before the install is reported.
+Without a record removal still works, by fingerprint.
 """
 
 import hashlib
@@ -54,22 +56,29 @@ def save(state: Path, container: Container, entries: list[Entry]) -> None:
     durable.write(path, json.dumps(record, indent=1).encode(), 0o600)
 
 
-def prune(state: Path, deleted: Callable[[str, str], bool]) -> None:
+def prune(
+    state: Path, deleted: Callable[[str, str], bool], engine_of: Callable[[str], str]
+) -> None:
     """Drop the records of containers that are `deleted` (runtime, full id): their files are gone.
 
-    A record that cannot be read stays: `load` says what to do about it.
+    `engine_of` names the runtime of a full id, or is "": what was recorded while
+    the engine was away gets its runtime now, which alone can say later that the
+    container was deleted. A record that cannot be read stays: `load` says what to
+    do about it.
     """
     for path in state.glob("certs-*.json"):
         try:
             record = json.loads(path.read_bytes())
-            gone = deleted(str(record["runtime"]), str(record["id"]))
+            runtime, id_ = str(record["runtime"]), str(record["id"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if gone:
+        if deleted(runtime, id_):
             path.unlink(missing_ok=True)
+        elif (engine := engine_of(id_)) not in ("", runtime):
+            durable.write(path, json.dumps({**record, "runtime": engine}, indent=1).encode(), 0o600)
 
 
 def _path(state: Path, container: Container) -> Path:
     # Hashed: an id that only the kernel told us is a path that the container's maker chose.
-    key = hashlib.sha256(f"{container.runtime}\0{container.id}".encode()).hexdigest()
+    key = hashlib.sha256(container.id.encode()).hexdigest()
     return state / f"certs-{key[:32]}.json"

@@ -39,8 +39,9 @@ async def do(
 async def _do(
     supervisor: Supervisor, deed: str, queries: tuple[str, ...], *, everything: bool
 ) -> dict[str, Any]:
-    deleted = supervisor.interception.inventory.is_deleted
-    await asyncio.to_thread(records.prune, supervisor.paths.records, deleted)
+    inventory = supervisor.interception.inventory
+    records_are = supervisor.paths.records, inventory.is_deleted, inventory.engine_of
+    await asyncio.to_thread(records.prune, *records_are)
     targets = [_find(supervisor, query) for query in queries]
     if everything:
         running = supervisor.interception.inventory.containers

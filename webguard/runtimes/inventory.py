@@ -118,6 +118,15 @@ class Inventory:
         known = id_ in self._running or self._source_of(id_) is not None
         return answers and not known
 
+    def engine_of(self, id_: str) -> str:
+        """Return the runtime of the engine that knows a full id, running or not; "" if none does.
+
+        By the runtime that a running container has, where two know it.
+        """
+        running = self._running.get(id_)
+        source = self._source_of(id_, running.runtime if running else "")
+        return source.engine.runtime if source else ""
+
     async def refresh(self) -> None:
         """Look at everything again. Never raises for an engine: see `problem`."""
         async with self._refreshing:

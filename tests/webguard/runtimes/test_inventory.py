@@ -203,3 +203,10 @@ async def test_whether_a_container_is_deleted_is_its_own_engines_word(tmp_path: 
     assert inventory.is_deleted("docker", ID)
     assert not inventory.is_deleted("podman", ID)
     assert not inventory.is_deleted("proc", ID)
+
+
+async def test_the_engine_that_knows_a_container_is_named(tmp_path: Path) -> None:
+    inventory = await an_inventory(tmp_path, (stopped(ID, "/shop"),))
+
+    assert inventory.engine_of(ID) == "docker"
+    assert inventory.engine_of(NEAR) == ""
