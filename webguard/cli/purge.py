@@ -2,10 +2,9 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,13 @@ from webguard import host
 from webguard.cli import show
 from webguard.cli.context import context_of
 from webguard.daemon.paths import OPERATORS, PROXY_USER, SCAN_USER, SIGNER_USER, Paths
-from webguard.errors import ConfigError, HostError, PermissionDeniedError, RefusedError
+from webguard.errors import (
+    ConfigError,
+    HostError,
+    PermissionDeniedError,
+    RefusedError,
+    WebguardError,
+)
 
 _PLACE = Path("/opt/webguard")
 _BOOTED = Path("/run/systemd/system")
@@ -28,6 +33,8 @@ _CONFIGURATION = tuple(
 )
 _PACKAGES = "packages"
 """In the state folder: the Debian packages that setup installed, one a line."""
+_PYTHONS = "pythons"
+"""The same for folders with a Python that setup fetched, because there was no other."""
 
 type Step = tuple[str, Callable[[], object]]
 
@@ -40,18 +47,19 @@ def purge(
         bool, typer.Option("--keep-packages", help="Leave Debian packages alone.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if containers still trust the CA.")
+        bool, typer.Option("--force", help="Even if containers still hold the CA.")
     ] = False,
 ) -> None:
     """Remove the CA, records, settings, units, service users and packages of webguard.
 
-    Refuses while a daemon runs, or while containers are known to hold the CA's
-    certificate: `webguard cert remove --all` takes it out of them first.
+    First of all the CA's certificate, from the containers that hold it. A
+    stopped one cannot be relieved of it: it is named, with what to do, and nothing
+    else is removed, but with --force. Refuses while a daemon runs.
 
     \b
     Examples:
       webguard purge --dry-run
-      webguard cert remove --all; webguard purge --yes
+      webguard purge --yes
     """
     paths = context_of(context).paths
     if os.geteuid() != 0:
@@ -59,20 +67,25 @@ def purge(
             "webguard purge removes users and files and must be root (sudo)"
         )
     with _no_daemon(paths):
-        if not force and (held := _holding(paths)):
-            raise RefusedError(
-                f"{len(held)} containers may still hold the CA's certificate: {', '.join(held[:5])}"
-                " (webguard cert remove --all with the daemon running, or --force)"
-            )
-        steps = list(_steps(paths, packages=not keep_packages))
-        for what, _ in steps:
+        relieving, held = _containers(paths)
+        rest = list(_steps(paths, packages=not keep_packages)) if force or not held else []
+        for each in held:
+            show.line(f"{'leaves' if force else 'waits for'}: {each}")
+        for what, _ in (*relieving, *rest):
             show.line(f"{'would remove' if dry_run else 'removes'}: {what}")
-        if dry_run or not steps:
-            show.line("" if steps else "nothing of webguard is here")
+        if dry_run or not (relieving or rest or held):
+            show.line("" if relieving or rest or held else "nothing of webguard is here")
             return
-        if not yes and not typer.confirm("Remove all of this?"):
+        if (relieving or rest) and not yes and not typer.confirm("Remove all of this?"):
             raise RefusedError("nothing was removed")
-        failed = [error for step in steps if (error := _attempt(step))]
+        held += _attempts(relieving)
+        if held and not force:
+            raise RefusedError(
+                f"{len(held)} containers still hold the CA's certificate, and nothing but the "
+                f"above was removed: {'; '.join(held)} (do that, or --force: without the CA's "
+                "key, which goes, the certificate is of no use to anybody)"
+            )
+        failed = _attempts(rest)
     if failed:
         raise HostError("purge", "; ".join(failed), "remove these by hand")
     show.line("webguard is gone from this host.")
@@ -97,7 +110,7 @@ def _steps(paths: Paths, *, packages: bool) -> Iterator[Step]:
     if publish.place(paths.root).exists():
         what = f"{publish.place(paths.root)} (the CA's public certificate)"
         yield what, lambda: publish.withdraw(paths.root)
-    installed = _installed(paths) if packages else ()
+    installed, fetched = _installed(paths) if packages else (), _fetched(paths)
     folders = {
         paths.state: "the CA's key, and records of what was written into containers",
         paths.run: "a killed daemon's",
@@ -107,10 +120,10 @@ def _steps(paths: Paths, *, packages: bool) -> Iterator[Step]:
         if folder.is_dir() and not folder.is_symlink():
             yield f"{folder} ({what})", lambda gone=folder: shutil.rmtree(gone)  # type: ignore[misc]
     if paths == Paths():  # users, packages and programs are no other root's or instance's
-        yield from _machine(installed)
+        yield from _machine(installed, fetched)
 
 
-def _machine(installed: tuple[str, ...]) -> Iterator[Step]:
+def _machine(installed: tuple[str, ...], fetched: tuple[Path, ...]) -> Iterator[Step]:
     """Yield what setup put on the machine."""
     for user in (PROXY_USER, SIGNER_USER, SCAN_USER):
         if _known("passwd", user):
@@ -120,6 +133,8 @@ def _machine(installed: tuple[str, ...]) -> Iterator[Step]:
         yield f"group {OPERATORS}", lambda: _run("groupdel", OPERATORS)
     if installed:
         yield f"packages {' '.join(installed)}", lambda: _remove_packages(installed)
+    for folder in fetched:
+        yield f"{folder} (a Python)", lambda gone=folder: shutil.rmtree(gone)  # type: ignore[misc]
     if _PLACE.is_dir():
         yield f"{_PLACE} (the program)", lambda: shutil.rmtree(_PLACE)
 
@@ -136,13 +151,30 @@ def _remove_units() -> None:
         _run("systemctl", "daemon-reload")
 
 
-def _attempt(step: Step) -> str:
-    what, deed = step
-    try:
-        deed()
-    except (OSError, HostError) as error:
-        return f"{what}: {error}"
-    return ""
+def _containers(paths: Paths) -> tuple[list[Step], list[str]]:
+    """Return how to take the certificate out of containers, and, in words, out of which not."""
+    from webguard.daemon import relief  # heavy: not for every command
+
+    steps: list[Step] = []
+    held: list[str] = []
+    for each in relief.holders(paths):
+        if each.container is None:
+            held.append(f"{each.who} ({each.remedy})")
+            continue
+        what = f"the CA's certificate from {each.who}"
+        steps.append((what, lambda of=each.container: relief.relieve(of, paths)))  # type: ignore[misc]
+    return steps, held
+
+
+def _attempts(steps: Iterable[Step]) -> list[str]:
+    """Take the steps, and return what went wrong with which."""
+    failed = []
+    for what, deed in steps:
+        try:
+            deed()
+        except (OSError, WebguardError) as error:
+            failed.append(f"{what}: {error}")
+    return failed
 
 
 def _installed(paths: Paths) -> tuple[str, ...]:
@@ -150,6 +182,16 @@ def _installed(paths: Paths) -> tuple[str, ...]:
         return tuple((paths.state / _PACKAGES).read_text().split())
     except OSError:
         return ()
+
+
+def _fetched(paths: Paths) -> tuple[Path, ...]:
+    """Return the folders with a Python that setup fetched. A checkout may be gone by now."""
+    try:
+        said = {Path(each) for each in (paths.state / _PYTHONS).read_text().splitlines()}
+    except OSError:
+        return ()
+    # It is never more than what setup makes.
+    return tuple(e for e in sorted(said) if e.parts[-2:] == (".build", "python") and e.is_dir())
 
 
 def _remove_packages(names: tuple[str, ...]) -> None:
@@ -176,17 +218,6 @@ def _known(database: str, name: str) -> bool:
 
 def _run(*argv: str) -> None:
     host.run(list(argv), remedy=f"{' '.join(argv)} by hand", timeout=30)
-
-
-def _holding(paths: Paths) -> list[str]:
-    """Return the containers that were given our certificate and not relieved of it."""
-    found = []
-    for record in sorted(paths.records.glob("certs-*.json")):
-        try:
-            found.append(str(json.loads(record.read_bytes())["id"])[:12])
-        except (OSError, ValueError, KeyError, TypeError):
-            found.append(str(record))
-    return found
 
 
 @contextlib.contextmanager
