@@ -12,6 +12,10 @@ pytestmark = pytest.mark.slow
 SETUP = Path(__file__).parents[1] / "deploy" / "setup"
 REAL = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
 BROKEN = "#!/bin/sh\necho 'command not found; it exists in these versions: 3.12' >&2\nexit 127\n"
+HANGS = "#!/bin/sh\ntrap '' TERM\nsleep 300\n"
+# Says nothing, and leaves a process behind that keeps our pipe and our locks.
+LEAVES = "#!/bin/sh\nsleep 90 &\n"
+LIES = "#!/bin/sh\necho /nowhere/python3\n"
 OLD = f'#!/bin/sh\n# Answers as an interpreter that is too old.\nexec {REAL} -c "exit(1)"\n'
 
 
@@ -30,13 +34,22 @@ def find(path: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("text", [BROKEN, OLD], ids=["a shim that refuses", "an old one"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(BROKEN, id="a shim that refuses"),
+        pytest.param(OLD, id="an old one"),
+        pytest.param(HANGS, id="one that hangs"),
+        pytest.param(LEAVES, id="one that leaves a process behind"),
+        pytest.param(LIES, id="one that names another that is not there"),
+    ],
+)
 def test_what_does_not_run_is_passed_over(tmp_path: Path, text: str) -> None:
     program(tmp_path / "first", text)
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "python3").symlink_to(REAL)
 
-    found = find(f"{tmp_path}/first:{tmp_path}/second")
+    found = find(f"{tmp_path}/first:{tmp_path}/second", SETUP_PATIENCE="2")
 
     assert found.stdout.strip() == REAL
 
@@ -85,3 +98,16 @@ def test_what_was_placed_by_one_checkout_is_known_to_another(tmp_path: Path) -> 
     assert stamp(one / "lock", one / "other") == stamp(two / "lock", two / "other")
     assert stamp(one / "lock") != stamp(one / "other")
     assert stamp(one / "lock", one / "other") != stamp(one / "other", one / "lock")
+
+
+def test_nothing_is_installed_that_would_run_while_it_is_installed() -> None:
+    """A source distribution runs its setup.py, and setup is root's."""
+    scripts = [each for each in SETUP.iterdir() if each.read_bytes().startswith(b"#!")]
+    text = "\n".join(each.read_text() for each in (*scripts, SETUP / "lib.sh"))
+    installing = [line for line in text.splitlines() if "-m pip" in line and " install" in line]
+
+    assert len(installing) >= 4
+    for line in installing:
+        # Our own wheel, built a moment before, is the exception.
+        assert "pip_rules" in line or line.endswith("\\"), line
+    assert "pip_rules=(--require-hashes --only-binary :all:)" in text

@@ -28,14 +28,34 @@ hash_of() { sha256sum "$@" | cut -d ' ' -f 1 | sha256sum | cut -d ' ' -f 1; }
 # directory, and a venv's python is only as good as the one behind it.
 probe='
 import ctypes, ensurepip, os, sqlite3, ssl, sys, venv
-if sys.version_info < tuple(map(int, sys.argv[1].split("."))):
+least, below = (tuple(map(int, each.split("."))) for each in sys.argv[1:3])
+if not least <= sys.version_info[:2] < below:
     sys.exit(1)
 print(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
 '
 
-# runs PROGRAM MINIMUM: print the interpreter behind PROGRAM, or fail if it does not
-# really run: a pyenv shim exists on PATH for versions that it then refuses to start.
-runs() { (cd / && "$1" -I -c "$probe" "$2") 2>/dev/null; }
+# Seconds that a program may take to say its version; on a busy machine it takes a few.
+patience=${SETUP_PATIENCE:-20}
+
+# in_time PROGRAM...: run it, but not for longer. Nobody waits for what it leaves behind.
+in_time() { timeout --kill-after=1 "$patience" "$@" </dev/null 2>/dev/null 8>&- 9>&-; } # nor with our locks
+
+# runs PROGRAM MINIMUM [BELOW]: print the interpreter behind PROGRAM, or fail if it does not
+# really run: a pyenv shim exists on PATH for versions that it then refuses to start, and
+# anything may be called python3.
+runs() {
+    local said found
+    # Into a file: through a pipe we would wait for whatever the program leaves behind.
+    said=$(mktemp)
+    (cd / && in_time "$1" -I -c "$probe" "$2" "${3:-4}") >"$said" || :
+    IFS= read -r found <"$said" || :
+    rm -f "$said"
+    [ -x "$found" ] && printf '%s\n' "$found"
+}
+
+# What is installed is unpacked, and nothing of it is run: a source distribution's setup.py
+# would be, by root.
+pip_rules=(--require-hashes --only-binary :all:)
 
 # The build tools (pip, hatchling) live in a venv of their own, so that neither
 # the developers' nor the production venv needs them.
@@ -47,7 +67,7 @@ tools_with() {
         say "build tools (pip, hatchling) into .build/tools"
         rm -rf "$venv"
         "$1" -I -m venv "$venv" >&2
-        quiet "$venv/bin/python" -P -m pip install --require-hashes -r "$here/build.lock"
+        quiet "$venv/bin/python" -P -m pip install "${pip_rules[@]}" -r "$here/build.lock"
         printf '%s' "$stamp" >"$venv/.stamp"
     fi
     printf '%s' "$venv"
