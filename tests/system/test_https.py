@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import json
 import os
 import signal
 import time
@@ -30,6 +31,7 @@ from tests.system.product import Webguard, curl, running, wait_until
 pytestmark = pytest.mark.system
 
 CA = "/etc/ssl/certs/ESET-SSL-Filter-CA.pem"
+PYTHON = "/opt/webguard/venv/bin/python"
 BOTH = pytest.mark.parametrize("name", [GOOD_V4, GOOD_V6], ids=["IPv4", "IPv6"])
 
 
@@ -116,7 +118,7 @@ def test_no_key_lies_beside_the_public_certificate(webguard: Webguard) -> None:
     assert [each.stat().st_mode & 0o777 for each in keys] == [0o600]
 
 
-@pytest.mark.parametrize(
+BAD = pytest.mark.parametrize(
     ("name", "reason"),
     [
         pytest.param(EXPIRED, "expired", id="expired"),
@@ -125,6 +127,9 @@ def test_no_key_lies_beside_the_public_certificate(webguard: Webguard) -> None:
         pytest.param(UNKNOWN_ISSUER, "unable to get local issuer", id="unknown issuer"),
     ],
 )
+
+
+@BAD
 def test_a_bad_certificate_is_a_page_with_its_reason_and_never_content(
     webguard: Webguard, box: Cgroup, origin: Origin, name: str, reason: str
 ) -> None:
@@ -142,6 +147,24 @@ def test_a_bad_certificate_is_a_page_with_its_reason_and_never_content(
     leaf = presented(box, ORIGIN_V4, name)
     lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
     assert lifetime <= datetime.timedelta(hours=2, minutes=1)  # one backwards, one to come
+
+
+@BAD
+def test_a_bad_certificate_of_an_http2_server_is_a_page_over_http2(
+    webguard: Webguard, box: Cgroup, origin: Origin, name: str, reason: str
+) -> None:
+    origin.serve("/secret", b"what only a good server may send")
+    script = Path(__file__).parent / "http2_only.py"
+
+    done = box.run([PYTHON, "-I", script, ORIGIN_V4, name, "/secret", CA])
+    either = curl(box, f"https://{name}/secret", "--http2", "--cacert", CA)
+
+    said = json.loads(done.out)
+    assert (said["protocol"], said["status"]) == ("h2", "502")
+    assert either.err == "502"  # over HTTP/1.1, which it takes as well
+    for body in (said["body"], either.out):
+        assert reason.lower() in body.lower().replace("self signed", "self-signed")
+    assert origin.requests("/secret") == []
 
 
 def test_a_server_with_another_kind_of_key_is_fine(

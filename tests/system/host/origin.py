@@ -151,7 +151,8 @@ class Origin:
         for name, identity in identities.items():
             certificates[name] = f"{name or 'good'}.pem"
             (self._folder / certificates[name]).write_text(identity.pem_with_key)
-        self._tell("listen", folder=str(self._folder), certificates=certificates)
+        bad = [EXPIRED, SELF_SIGNED, WRONG_NAME, UNKNOWN_ISSUER]
+        self._tell("listen", folder=str(self._folder), certificates=certificates, http2=bad)
 
     @staticmethod
     def hosts_file() -> str:

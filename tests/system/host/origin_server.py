@@ -32,6 +32,7 @@ _connections: list[dict[str, Any]] = []
 _requests: list[dict[str, Any]] = []
 _datagrams: list[dict[str, Any]] = []
 _contexts: dict[str, ssl.SSLContext] = {}
+_http2: set[str] = set()
 
 
 def pattern(size: int) -> Iterator[bytes]:
@@ -204,12 +205,16 @@ def _context(folder: str, name: str, certificate: str) -> ssl.SSLContext:
     context = _Named(ssl.PROTOCOL_TLS_SERVER)
     context.name = name
     context.load_cert_chain(f"{folder}/{certificate}")
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([*(["h2"] if name in _http2 else []), "http/1.1"])
     return context
 
 
-def _listen(folder: str, certificates: dict[str, str]) -> None:
-    """`certificates` maps an SNI name to a file; "" is for all other names."""
+def _listen(folder: str, certificates: dict[str, str], http2: list[str]) -> None:
+    """`certificates` maps an SNI name to a file; "" is for all other names.
+
+    Those of `http2` agree to HTTP/2, and cannot speak it: nobody is to get so far.
+    """
+    _http2.update(http2)
     _contexts.update({n: _context(folder, n, file) for n, file in certificates.items()})
 
     def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
@@ -238,7 +243,7 @@ def _receive(sock: socket.socket) -> None:
 def _obey(order: dict[str, Any]) -> object:
     match order["do"]:
         case "listen":
-            _listen(order["folder"], order["certificates"])
+            _listen(order["folder"], order["certificates"], order["http2"])
         case "serve":
             _routes[order["path"]] = order
         case "log":
