@@ -139,8 +139,9 @@ def test_no_request_fails_and_none_is_unseen_over_three_reloads_and_a_take_over(
             assert taken_over(old, new) == 0
             time.sleep(0.5)
             seen.stop()
-            status = new.status()
-            assert (status["pid"], status["protected"]) == (new.pid, True)
+            # Not at once: on a busy machine the last of the traffic can delay a self-test.
+            wait_until(lambda: bool(new.status()["protected"]), 30)
+            assert new.status()["pid"] == new.pid
             assert tables(host).isdisjoint(of_old)
             assert len(tables(host)) == len(of_old)
             assert new.stop() == 0
@@ -205,8 +206,8 @@ def test_a_successor_may_have_other_workers_and_ports(
             new = start()
             assert taken_over(old, new) == 0
             seen.stop()
-            status = new.status()
-            assert (len(status["workers"]), status["protected"]) == (after_it["workers"], True)
+            wait_until(lambda: bool(new.status()["protected"]), 30)
+            assert len(new.workers()) == after_it["workers"]
             got = {port: curl(box, f"{SERVERS[0]}:{port}{BAD}").err for port in inspected}
             assert got == inspected
             assert new.stop() == 0
