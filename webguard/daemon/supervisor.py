@@ -95,9 +95,8 @@ class Supervisor:
 
         Raises `HostError`, `ConfigError` or `RefusedError` when protection cannot begin.
         """
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stopping.set)
+            asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
         self.protection = Protection(expected_workers=self.config.web.workers)
         async with AsyncExitStack() as stack:
             if not await self._started(stack):
