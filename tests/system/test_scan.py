@@ -12,6 +12,7 @@ import pytest
 
 from tests.system.host.testhost import Done, TestHost
 from tests.system.product import wait_until
+from tests.webguard.scan.packing import encrypted, tarred
 
 pytestmark = pytest.mark.system
 
@@ -51,6 +52,20 @@ def test_what_only_root_can_read_is_scanned(
 
     assert done.code == 50
     assert [each["path"] for each in lines(done)[:-1]] == [f"{TREE}/shut/eicar"]
+
+
+def test_archives_are_opened_by_the_scanning_process(
+    host: TestHost, webguard_installed: Path, tree: Path
+) -> None:
+    (tree / "good").write_bytes(tarred({"eicar": EICAR}, "w:gz"))
+    (tree / "locked").write_bytes(encrypted({"eicar": EICAR}))
+
+    done = host.run([webguard_installed, "scan", "--json", TREE], check=False)
+
+    assert done.code == 50
+    (found,) = [each for each in lines(done) if each["type"] == "found"]
+    assert found["detections"][0]["member"] == "gzip/tar/eicar"
+    assert reasons(done) == {f"{TREE}/locked": "it is encrypted"}
 
 
 def test_who_is_not_root_scans_what_he_can_read(

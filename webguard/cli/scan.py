@@ -28,6 +28,7 @@ from webguard.errors import (
     UnreachableError,
     WebguardError,
 )
+from webguard.model import ENGINE
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -183,11 +184,14 @@ class _Report:
             _line(_as_json(outcome))
         if self._json or self.silent:
             return
+        from webguard.daemon.scanning import FILE
+
         for found in outcome.result.detections:
             inside = f" in {found.member}" if found.member else ""
             self._keep(self._found, "found", outcome.path, f"{found.name} ({found.kind}){inside}")
         for missed in outcome.result.unscanned:
-            self._keep(self._unscanned, "not scanned", outcome.path, missed.reason)
+            where = "" if missed.where in (FILE, ENGINE) else f"{missed.where}: "
+            self._keep(self._unscanned, "not scanned", outcome.path, where + missed.reason)
 
     def _keep(self, rows: list[tuple[str, str, str]], what: str, path: str, why: str) -> None:
         if len(rows) < _ROWS:

@@ -24,6 +24,7 @@ from webguard.daemon.confine import confine
 from webguard.errors import WebguardError
 from webguard.host import bind_to_parent
 from webguard.model import ENGINE, ScanResult, Unscanned
+from webguard.scan.archive import Bounds, Unpacker, library
 from webguard.scan.engine import Engine
 from webguard.scan.hashes import Hashes
 
@@ -35,8 +36,9 @@ FILE = "file"
 
 # Interpreter, YARA-X's compiled code and one decoding thread: 360 MiB of addresses, measured.
 _MEMORY = 768 * 1024**2
-# Of a file's size: its bytes while they are joined, and what it decodes to (`Limits.output`).
-_MEMORY_PER_BYTE = 6
+# Of a file's size: its bytes while they are joined, what it decodes to (`Limits.output`), and
+# as much for each of the archives that are in one another.
+_MEMORY_PER_BYTE = 6 + Bounds().depth
 _MEMORY_PER_BYTE_OF_RULES = 8
 _SPARE_DESCRIPTORS = 4
 
@@ -51,6 +53,7 @@ def serve(end: socket.socket, engine: Engine, *, largest: int, seconds: int) -> 
     # it and for those that it starts afterwards, but for no older one.
     with asyncio.Runner() as rehearsal:
         rehearsal.run(engine.load())
+    unpacker = Unpacker(engine, library(), Bounds(member=largest, seconds=seconds))
     close_the_door()
     with asyncio.Runner() as runner:
         _say_ready(end)
@@ -59,12 +62,12 @@ def serve(end: socket.socket, engine: Engine, *, largest: int, seconds: int) -> 
             if not data:
                 return
             number = json.loads(data)["number"]
-            _allow(seconds)
+            _allow(2 * seconds)  # for what it decodes to, and for what is packed in that
             with contextlib.ExitStack() as closing:
                 for each in descriptors:
                     closing.callback(os.close, each)
                 content, problem = _read(descriptors[0], largest)
-            result = runner.run(engine.scan(content, "")) if content is not None else ScanResult()
+            result = runner.run(unpacker.scan(content, "")) if content is not None else ScanResult()
             if problem:
                 more = Unscanned(where=FILE, reason=problem)
                 result = ScanResult(

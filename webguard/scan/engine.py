@@ -15,8 +15,8 @@ release the lock, and large ones are done in a thread.
 import asyncio
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 
 import yara_x
@@ -32,6 +32,10 @@ _MAX_DETECTIONS = 32  # in one result; the first already decides
 _SMALL = 8 * 1024
 # Each may need `Limits.output` of memory.
 _DECODERS = 2
+
+
+type Deeper = Callable[[bytes], Awaitable[ScanResult]]
+"""Scan what is packed in content that the engine has scanned as it is."""
 
 
 def shipped_rules() -> dict[str, str]:
@@ -72,6 +76,21 @@ def _mistake(name: str, errors: list[dict[str, object]]) -> ConfigError:
     return ConfigError(
         f"{name}:{first.get('line') or 1}", f"{said} (correct the rule, or remove it)"
     )
+
+
+def inside(member: str, result: ScanResult) -> ScanResult:
+    """Return `result` of something inside `member` as one of the whole ("": it is the whole)."""
+    if not member:
+        return result
+    found = (
+        replace(each, member=f"{member}/{each.member}" if each.member else member)
+        for each in result.detections
+    )
+    missed = (
+        each if each.where == ENGINE else replace(each, where=f"{member}/{each.where}")
+        for each in result.unscanned
+    )
+    return replace(result, detections=tuple(found), unscanned=tuple(missed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +145,13 @@ class Engine:
         """
         await self._opened(bytes(_SMALL + 1), "", self._loaded.hashes)
 
-    async def scan(self, body: bytes, content_encoding: str) -> ScanResult:
+    async def scan(
+        self, body: bytes, content_encoding: str, deeper: Deeper | None = None
+    ) -> ScanResult:
         """Scan `body` as it was transferred, and everything that it decodes to.
 
-        Never raises for any content. This is the port `Scan`.
+        `deeper` is asked for what is packed in each of these. Never raises for any
+        content. This is the port `Scan`.
         """
         while True:
             loaded = self._loaded
@@ -144,6 +166,12 @@ class Engine:
             detections |= dict.fromkeys(found)
             if failure:
                 unscanned.append(Unscanned(where=ENGINE, reason=failure))
+        # Last: others may scan while we wait, and by then with other rules.
+        for member, content in (("", body), *opened.decoded.layers):
+            if deeper is not None:
+                more = inside(member, await deeper(content))
+                detections |= dict.fromkeys(more.detections)
+                unscanned += more.unscanned
         return ScanResult(
             detections=tuple(detections)[:_MAX_DETECTIONS],
             unscanned=tuple(unscanned),

@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from tests.webguard.scan.packing import encrypted, tarred, zipped
 from webguard.cli.context import Context
 from webguard.cli.scan import exit_code, scan
 from webguard.daemon.ondemand import Tally
@@ -94,6 +95,23 @@ def test_people_get_a_report_that_cannot_move_their_cursor(tmp_path: Path, tree:
     assert "2 files scanned" in summary
     assert "1 found, 1 not scanned; passed over: 1 x link" in summary
     assert "not root" in result.stderr
+
+
+def test_what_is_in_archives_is_found_or_said_to_be_unread(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "bad").write_bytes(tarred({"a/eicar": EICAR}, "w:gz"))
+    (top / "locked").write_bytes(encrypted({"eicar": EICAR}))
+    (top / "cut").write_bytes(zipped({"a": os.urandom(9000)})[:4000])
+    (top / "bomb").write_bytes(zipped({"zeros": bytes(16 * 1024**2)}))
+
+    everything = webguard(tmp_path, top)
+    codes = {each.name: webguard(tmp_path, "--quiet", each).exit_code for each in top.iterdir()}
+
+    assert codes == {"bad": 50, "locked": 10, "cut": 10, "bomb": 10}
+    assert f"{top}/bad\tEicar (test file) in gzip/tar/a/eicar" in everything.stdout
+    assert f"{top}/locked\tzip/eicar: it is encrypted" in everything.stdout
+    assert f"{top}/bomb\tzip/zeros: it grows more than 250-fold" in everything.stdout
 
 
 def test_quiet_says_it_by_the_exit_code(tmp_path: Path, tree: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.webguard.scan.packing import tarred, written, zipped
 from webguard.daemon.ondemand import Answer, Job, Scanner, ScannerError
 from webguard.daemon.scanning import FILE
 from webguard.errors import HostError
@@ -87,6 +88,38 @@ async def test_files_are_scanned_one_after_the_other(scanner: Scanner, tmp_path:
     ]
     assert [each.read for each in answers][3:] == [0, 1, MIB]
     assert {each.result.unscanned for each in answers} == {()}
+
+
+async def test_archives_are_opened_behind_the_door(scanner: Scanner, tmp_path: Path) -> None:
+    contents = (
+        zipped({"a/bad": MALWARE}),
+        tarred({"bad": MALWARE}, "w:gz"),
+        tarred({"bad": MALWARE}, "w:xz"),
+        written("7zip", "b\xe4d", MALWARE),
+        zipped({"b.zip": zipped({"bad": MALWARE})}),
+    )
+    answers = [await scan_of(scanner, tmp_path, content) for content in contents]
+
+    assert [each.result.detections[-1].member for each in answers] == [
+        "zip/a/bad",
+        "gzip/tar/bad",
+        "xz/tar/bad",
+        "7zip/b\xe4d",
+        "zip/b.zip/zip/bad",
+    ]
+    assert {each.result.unscanned for each in answers} == {()}
+
+
+async def test_a_bomb_is_not_scanned_and_costs_nothing_else(
+    scanner: Scanner, tmp_path: Path
+) -> None:
+    answer = await scan_of(scanner, tmp_path, zipped({"zeros": bytes(32 * MIB)}))
+    pid, _ = await living(scanner)
+    after = await scan_of(scanner, tmp_path, MALWARE)
+
+    assert "it grows more than 250-fold" in [each.reason for each in answer.result.unscanned]
+    assert len(after.result.detections) == 1
+    assert (await living(scanner))[0] == pid
 
 
 @pytest.mark.parametrize("size", [MIB + 1, 2**42])
