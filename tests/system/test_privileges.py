@@ -13,9 +13,13 @@ from tests.system.product import Webguard, running
 
 pytestmark = pytest.mark.system
 
-PROXY, SIGNER = "webguard-proxy", "webguard-signer"
-MODULES = {PROXY: "webguard.daemon.worker", SIGNER: "webguard.daemon.signer"}
-USERS = pytest.mark.parametrize("user", [PROXY, SIGNER])
+PROXY, SIGNER, SCAN = "webguard-proxy", "webguard-signer", "webguard-scan"
+MODULES = {
+    PROXY: "webguard.daemon.worker",
+    SIGNER: "webguard.daemon.signer",
+    SCAN: "webguard.daemon.unpacking",
+}
+USERS = pytest.mark.parametrize("user", [PROXY, SIGNER, SCAN])
 CONTROL = "/run/webguard/control.sock"
 CA = "/var/lib/webguard/ca"
 PYTHON = "/opt/webguard/venv/bin/python"
@@ -84,7 +88,7 @@ def test_a_service_has_a_user_of_its_own_and_no_power(webguard: Webguard, user: 
 
 
 def test_the_sentry_keeps_only_what_tidying_the_cgroup_tree_takes(webguard: Webguard) -> None:
-    known = {*processes(webguard, PROXY), *processes(webguard, SIGNER)}
+    known = {pid for user in MODULES for pid in processes(webguard, user)}
     (sentry,) = set(children(webguard.pid)) - known
     facts = status(sentry)
     assert int(facts["CapPrm"], 16) == int(facts["CapEff"], 16) == CAP_DAC_OVERRIDE
@@ -137,9 +141,9 @@ def test_the_redirects_owner_is_in_no_other_process(webguard: Webguard) -> None:
     """Whoever holds that socket keeps the redirect alive after the daemon's death."""
     owning = sockets(webguard, "netlink", rf"^\S+ +{NETFILTER} ")
     assert owning & set(descriptors(webguard.pid))
-    family = [*processes(webguard, PROXY), *processes(webguard, SIGNER)]
+    family = [pid for user in MODULES for pid in processes(webguard, user)]
     family += [pid for pid in children(webguard.pid) if pid not in family]
-    assert len(family) == 3, "one worker, the signer, the sentry"
+    assert len(family) == 4, "one worker, the signer, one scan process, the sentry"
     for pid in family:
         assert not owning & set(descriptors(pid))
 

@@ -65,11 +65,7 @@ def summary(answer: dict[str, Any]) -> None:
         f"  on failure: {web['on_failure']}; content that cannot be scanned: {web['unscanned']}"
     )
     show.line(f"  CA: {answer['ca']['name']} (SHA-256 {answer['ca']['sha256'][:16]}...)")
-    for each in answer["workers"]:
-        show.line(
-            f"  worker {each['number']}: pid {each['pid']}, {each['served']} connections served, "
-            f"{each['open']} open, {each['refused']} refused"
-        )
+    _processes(answer)
     inspected = [each for each in answer["containers"] if each["inspected"]]
     others = [each for each in answer["containers"] if not each["inspected"]]
     show.line(f"Containers inspected: {len(inspected)}")
@@ -84,3 +80,14 @@ def summary(answer: dict[str, Any]) -> None:
     show.line("Not covered:")
     for each in answer["not_covered"]:
         show.line(f"  {show.plain(each)}")
+
+
+def _processes(answer: dict[str, Any]) -> None:
+    for each in answer["workers"]:
+        show.line(
+            f"  worker {each['number']}: pid {each['pid']}, {each['served']} connections served, "
+            f"{each['open']} open, {each['refused']} refused"
+        )
+    for each in answer["scanners"]:
+        alive = f"pid {each['pid']}" if each["pid"] else "not there; archives are not scanned"
+        show.line(f"  scan process {each['number']}: {alive}")

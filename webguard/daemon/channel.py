@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from webguard.model import Container, Event
+from webguard.model import Container, Event, ScanResult
 
 LARGEST = 128 * 1024
 """Bytes in one message. Half of Linux's default socket buffer (net.core.wmem_default)."""
@@ -153,6 +153,21 @@ class Minted(_Message):
     refused: str = ""
 
 
+class Unpack(_Message):
+    """Worker to scan process, with a sealed memory file: scan what is packed in it."""
+
+    type: Literal["unpack"] = "unpack"
+    number: int
+
+
+class Unpacked(_Message):
+    """Scan process to worker: what was found in it, and what was not looked at."""
+
+    type: Literal["unpacked"] = "unpacked"
+    number: int
+    result: ScanResult
+
+
 _MOST_DESCRIPTORS = 8
 
 type Message = (
@@ -172,6 +187,8 @@ type Message = (
     | Count
     | MintRequest
     | Minted
+    | Unpack
+    | Unpacked
 )
 
 # The alias' value and not the alias: with the name pydantic takes ten times as long a message.

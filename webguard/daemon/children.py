@@ -12,7 +12,7 @@ from pathlib import Path
 from webguard import host
 from webguard.daemon import channel, journal
 from webguard.daemon.channel import Channel, Failed, Message, Ready
-from webguard.daemon.paths import PROXY_USER, SIGNER_USER
+from webguard.daemon.paths import PROXY_USER, SCAN_USER, SIGNER_USER
 from webguard.errors import HostError, WebguardError
 from webguard.host import Child
 
@@ -75,6 +75,11 @@ class Inherited:
     rules: int
     roots: int
 
+    def close(self) -> None:
+        """Let go of a generation that nobody starts with any more; the listening sockets stay."""
+        for each in (self.settings, self.rules, self.roots):
+            os.close(each)
+
 
 def start_signer(ca: Path, workers: Sequence[socket.socket]) -> Service:
     """Start the signer, with its ends of the workers' channels."""
@@ -87,8 +92,34 @@ def start_signer(ca: Path, workers: Sequence[socket.socket]) -> Service:
     return Service(child, Channel(ours))
 
 
-def start_worker(number: int, inherited: Inherited, signer: socket.socket) -> Service:
-    """Start a worker. `signer` is its end of the channel to the signer, kept for a successor."""
+def start_scanner(
+    number: int, rules: int, hashes: int, largest: int, workers: Sequence[socket.socket]
+) -> Service:
+    """Start a scan process, with its ends of the workers' channels."""
+    ours, theirs = channel.pair()
+    with theirs:
+        named = {"daemon": theirs.fileno(), "rules": rules, "hashes": hashes}
+        ends = [each.fileno() for each in workers]
+        arguments = [f"--{name}={value}" for name, value in named.items()]
+        arguments += [f"--worker={each}" for each in ends]
+        arguments.append(f"--largest={largest}")
+        descriptors = [*named.values(), *ends]
+        name = f"webguard-scan {number}"
+        child = _spawn(name, "unpacking", SCAN_USER, arguments, descriptors)
+    return Service(child, Channel(ours))
+
+
+def start_worker(
+    number: int,
+    inherited: Inherited,
+    signer: socket.socket,
+    scanners: Sequence[socket.socket] = (),
+) -> Service:
+    """Start a worker.
+
+    `signer` and `scanners` are its ends of the channels to the signer and to each
+    scan process, kept for a successor.
+    """
     ours, theirs = channel.pair()
     with theirs:
         named = {
@@ -101,7 +132,9 @@ def start_worker(number: int, inherited: Inherited, signer: socket.socket) -> Se
         sockets = [each.fileno() for each in inherited.listen]
         arguments = [f"--{name}={value}" for name, value in named.items()]
         arguments += [f"--listen={each}" for each in sockets]
-        descriptors = [*named.values(), *sockets]
+        ends = [each.fileno() for each in scanners]
+        arguments += [f"--scanner={each}" for each in ends]
+        descriptors = [*named.values(), *sockets, *ends]
         name = f"webguard-proxy {number}"
         child = _spawn(name, "worker", PROXY_USER, arguments, descriptors)
     return Service(child, Channel(ours))

@@ -72,6 +72,7 @@ def check_reloadable(old: Config, new: Config, where: str) -> None:
         )
     fixed = {
         "web.workers": (old.web.workers, new.web.workers),
+        "scan.workers": (old.scan.workers, new.scan.workers),
         "runtimes": (old.runtimes, new.runtimes),
         "store": (old.store, new.store),
     }

@@ -44,6 +44,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
             }
             for each in supervisor.workers
         ],
+        "scanners": [{"number": each.number, "pid": each.pid} for each in supervisor.scanners.each],
         "ca": {
             "name": supervisor.authority.common_name,
             "sha256": supervisor.authority.fingerprint,

@@ -62,7 +62,7 @@ def serve(end: socket.socket, engine: Engine, *, largest: int, seconds: int) -> 
             if not data:
                 return
             number = json.loads(data)["number"]
-            _allow(2 * seconds)  # for what it decodes to, and for what is packed in that
+            allow(2 * seconds)  # for what it decodes to, and for what is packed in that
             with contextlib.ExitStack() as closing:
                 for each in descriptors:
                     closing.callback(os.close, each)
@@ -125,7 +125,7 @@ def _state(facts: os.stat_result) -> tuple[int, int, int]:
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
-def _limit(largest: int, rules: int, highest: int) -> None:
+def limit(largest: int, rules: int, highest: int) -> None:
     """Have the kernel bound what this process may use."""
     memory = _MEMORY + _MEMORY_PER_BYTE * largest + _MEMORY_PER_BYTE_OF_RULES * rules
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -136,7 +136,7 @@ def _limit(largest: int, rules: int, highest: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _allow(seconds: int) -> None:
+def allow(seconds: int) -> None:
     """Allow so much processor time from now on; beyond it the kernel ends us (SIGXCPU)."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     soon = int(used.ru_utime + used.ru_stime) + 1 + seconds
@@ -161,7 +161,8 @@ def close_the_door() -> bool:
         os.close(ruleset)
 
 
-def _whole(descriptor: int) -> bytes:
+def whole(descriptor: int) -> bytes:
+    """Return all of a sealed memory file, and close it."""
     # By position: the offset is shared with the other processes that were given the same file.
     with os.fdopen(descriptor, "rb"):
         return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
@@ -177,9 +178,9 @@ def main() -> None:
     confine()
     end = socket.socket(fileno=arguments.channel)
     highest = max(arguments.channel, arguments.rules, arguments.hashes)
-    rules = _whole(arguments.rules)
-    lists = json.loads(_whole(arguments.hashes))
-    _limit(arguments.largest, len(rules), highest)
+    rules = whole(arguments.rules)
+    lists = json.loads(whole(arguments.hashes))
+    limit(arguments.largest, len(rules), highest)
     try:
         engine = Engine(
             rules,

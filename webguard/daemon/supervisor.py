@@ -11,7 +11,6 @@ owns it, the workers die by their death signal, and the sentry tidies up.
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import time
@@ -37,6 +36,7 @@ from webguard.daemon.material import Material, check_reloadable
 from webguard.daemon.notify import notify
 from webguard.daemon.paths import Paths
 from webguard.daemon.protection import Protection
+from webguard.daemon.scanners import Scanners
 from webguard.daemon.selftest import SelfTest
 from webguard.daemon.signing import Signing
 from webguard.daemon.workers import Ports, Worker
@@ -69,6 +69,7 @@ class Supervisor:
     interception: Interception = field(init=False)
     authority: OurCertificate = field(init=False)
     signing: Signing = field(init=False)
+    scanners: Scanners = field(init=False)
     isolating: Isolating = field(init=False)
     selftest: SelfTest = field(init=False)
     own_cgroup: OwnCgroup = field(init=False)
@@ -147,6 +148,7 @@ class Supervisor:
             start(worker.keep())
         health = self._health()
         start(self.signing.keep())
+        start(self.scanners.keep())
         self._watching = [start(health.keep_probing()), start(health.keep_saying())]
         start(self.interception.follow())
 
@@ -174,7 +176,7 @@ class Supervisor:
         try:
             self.interception.change_ports(material.config, self.own_cgroup)
         except BaseException:
-            _close(inherited)
+            inherited.close()
             raise
         self.selftest.port = material.config.web.ports[0]
         taken: list[Worker] = []
@@ -188,10 +190,11 @@ class Supervisor:
                 await self._back(worker, old)
             self.interception.change_ports(self.config, self.own_cgroup)
             self.selftest.port = self.config.web.ports[0]
-            _close(inherited)
+            inherited.close()
             raise
         self.material = material
-        _close(old)
+        old.close()
+        await self.scanners.renew(material)
         self.tell("policy.reloaded", subject=f"generation {material.policy.generation}")
 
     async def _back(self, worker: Worker, old: Inherited) -> None:
@@ -303,6 +306,8 @@ class Supervisor:
             stack.enter_context(each)
         self.signing = Signing(self.paths.ca, [signers for signers, _ in pairs], self.tell)
         stack.push_async_callback(self.signing.stop)
+        self.scanners = Scanners(self.material, self.tell)
+        stack.push_async_callback(self.scanners.stop)
         self.authority = await self.signing.start()
         publish.publish(self.paths.root, self.authority)
         self._make_workers([workers for _, workers in pairs])
@@ -321,6 +326,7 @@ class Supervisor:
             Worker(
                 number=number,
                 signer=signer,
+                scanners=self.scanners.of_worker(number),
                 inherited=inherited,
                 ports=ports,
                 protection=self.protection,
@@ -392,9 +398,3 @@ class Supervisor:
         # A worker may say what it likes, but only of containers that there are.
         if any(each.key == key for each in self.interception.inventory.containers):
             self.trusted[key] = time.time_ns()
-
-
-def _close(inherited: Inherited) -> None:
-    """Let go of a generation that nobody starts with any more; the listening sockets stay."""
-    for each in (inherited.settings, inherited.rules, inherited.roots):
-        os.close(each)

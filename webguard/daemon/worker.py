@@ -2,8 +2,8 @@
 
 Everything hostile ends up here, so this process holds nothing worth having: no
 capability, no CA key, no file it may write. What it works with is inherited:
-listening sockets, a channel to the daemon, one to the signer, and three sealed
-descriptors (settings, scan rules, upstream roots). It reads no path of its own.
+listening sockets, a channel to the daemon, one to the signer and to each scan process,
+and three sealed descriptors (settings, scan rules, upstream roots). It reads no path of its own.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from addons.identify import Owners
 from addons.listener import WebguardInstance
 from addons.sockdiag import SockDiag
 from webguard.daemon import channel, journal
+from webguard.daemon.archives import Archives
 from webguard.daemon.confine import confine
 from webguard.daemon.links import Daemon, Signer
 from webguard.daemon.serving import Serving, hashes_of, whole
@@ -30,6 +31,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     """Serve until the daemon goes away, or says that a successor has taken over."""
     end = channel.inherited(arguments.daemon)
     daemon, signer = Daemon(end), Signer(channel.inherited(arguments.signer))
+    archives = Archives([channel.inherited(each) for each in arguments.scanner])
     try:
         settings = Settings.model_validate_json(whole(arguments.settings))
         logging.getLogger().setLevel(settings.log_level.upper())
@@ -37,6 +39,7 @@ async def serve(arguments: argparse.Namespace) -> None:
             whole(arguments.rules),
             hashes=hashes_of(settings),
             generation=settings.policy.generation,
+            deeper=archives.unpack,
         )
         serving = Serving(settings, scanner, whole(arguments.roots), daemon, signer)
     except (WebguardError, ValueError, OSError) as error:
@@ -54,6 +57,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         tasks.create_task(serving.master.run())
         await instance.start()
         tasks.create_task(signer.listen())
+        tasks.create_task(archives.listen())
         daemon.say(channel.Ready())
         tasks.create_task(daemon.count(instance, serving.peers))
         await daemon.listen(
@@ -72,6 +76,7 @@ def main() -> None:
     for name in ("daemon", "signer", "settings", "rules", "roots"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--listen", type=int, action="append", required=True)
+    parser.add_argument("--scanner", type=int, action="append", required=True)
     arguments = parser.parse_args()
     bind_to_parent(arguments.parent)
     confine()

@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -66,6 +66,7 @@ class Worker:
 
     number: int
     signer: socket.socket
+    scanners: Sequence[socket.socket] = ()
     inherited: Inherited
     ports: Ports
     protection: Protection
@@ -81,7 +82,7 @@ class Worker:
 
     async def start(self) -> None:
         """Start the process and wait until it serves. Raises `HostError` with its reason."""
-        self.service = start_worker(self.number, self.inherited, self.signer)
+        self.service = start_worker(self.number, self.inherited, self.signer, self.scanners)
         await self.service.ready()
         self._is_serving()
 

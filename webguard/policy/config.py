@@ -134,6 +134,14 @@ class Tls(Section):
     )
 
 
+class Scan(Section):
+    """The processes that open what is packed in bodies."""
+
+    workers: int = Field(
+        default=1, ge=1, le=16, description="write a number of processes from 1 to 16"
+    )
+
+
 class Runtimes(Section):
     """Where containers are found."""
 
@@ -205,6 +213,9 @@ class Config(Section):
     )
     tls: Annotated[Tls, BeforeValidator(section)] = Field(
         default=Tls(), description="write the keys of tls indented below it"
+    )
+    scan: Annotated[Scan, BeforeValidator(section)] = Field(
+        default=Scan(), description="write the keys of scan indented below it"
     )
     runtimes: Annotated[Runtimes, BeforeValidator(section)] = Field(
         default=Runtimes(), description="write the keys of runtimes indented below it"

@@ -101,6 +101,12 @@ class Unpacker:
         job = _Job(self._engine, self._library, self._bounds, len(content))
         return await self._engine.scan(content, content_encoding, partial(job.open, depth=1))
 
+    async def unpack(self, content: bytes) -> ScanResult:
+        """Scan what is packed in `content`, and not `content` as it is."""
+        return await _Job(self._engine, self._library, self._bounds, len(content)).open(
+            content, depth=1
+        )
+
 
 def library() -> Library | None:
     """Return the library, None if this machine has none that we can use."""

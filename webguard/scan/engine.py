@@ -116,8 +116,10 @@ class Engine:
         limits: Limits | None = None,
         hashes: Hashes | None = None,
         generation: int = 0,
+        deeper: Deeper | None = None,
     ) -> None:
         self._timeout = timeout
+        self._deeper = deeper
         self._limits = limits or Limits()
         self._decoding = asyncio.Semaphore(_DECODERS)
         self._loaded = _load(rules, hashes, generation)
@@ -150,9 +152,10 @@ class Engine:
     ) -> ScanResult:
         """Scan `body` as it was transferred, and everything that it decodes to.
 
-        `deeper` is asked for what is packed in each of these. Never raises for any
-        content. This is the port `Scan`.
+        `deeper`, or else the engine's own, is asked for what is packed in each of these.
+        Never raises for any content. This is the port `Scan`.
         """
+        deeper = deeper or self._deeper
         while True:
             loaded = self._loaded
             opened = await self._opened(body, content_encoding, loaded.hashes)
