@@ -149,18 +149,24 @@ async def test_what_is_no_sealed_memory_gets_no_answer_and_harms_nobody() -> Non
     async with rig() as made:
         await made.scanners.each[0].ready.wait()
         reader, writer = os.pipe()
+        waiting = made.archives._links[0].waiting
+        answer = waiting[4] = asyncio.get_running_loop().create_future()
+        open_to_change = os.memfd_create("archive", os.MFD_ALLOW_SEALING)
+        os.write(open_to_change, zipped({"bad": BAD}))
         with tempfile.TemporaryFile() as file:
             for data, held in (
                 (b'{"number": 1}', [reader]),
                 (b'{"number": 2}', [file.fileno()]),
                 (b'{"number": 3}', []),
+                (b'{"number": 4}', [open_to_change]),
                 (b"nonsense", [file.fileno()]),
                 (b'{"number": []}', [file.fileno()]),
             ):
                 socket.send_fds(made.end, [data], held)
         assert await made.members(zipped({"bad": BAD})) == ["zip/bad"]
-        os.close(reader)
-        os.close(writer)
+        for each in (reader, writer, open_to_change):
+            os.close(each)
+        assert not answer.done()
     assert made.told == []
 
 
@@ -169,6 +175,7 @@ async def test_without_a_process_nothing_hangs_and_nothing_is_clean() -> None:
     with theirs:
         archives = Archives([Channel(ours)], patience=0.05)
         full = await archives.unpack(zipped({"bad": BAD}))
+        assert await archives.unpack(b"no archive") == ScanResult()
     gone = await archives.unpack(zipped({"bad": BAD}))
     ours.close()
 
