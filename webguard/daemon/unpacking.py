@@ -47,16 +47,20 @@ def serve(
         poll.register(each, select.POLLIN)
     with asyncio.Runner() as runner:
         _say(daemon, {"type": "ready"})
+        turn = list(workers)
         while True:
             ready = {descriptor for descriptor, _ in poll.poll()}
+            # Before each archive: who works on many must not seem to hang.
             if daemon.fileno() in ready:
                 said = daemon.recv(scanning.LARGEST)
                 if not said or json.loads(said)["type"] == "drain":
                     return
                 _say(daemon, {"type": "ready"})  # we are asked whether we are there
-            for worker in workers:
-                if worker.fileno() in ready:
-                    _serve_one(worker, unpacker, runner, largest)
+                continue
+            worker = next(each for each in turn if each.fileno() in ready)
+            turn.remove(worker)
+            turn.append(worker)
+            _serve_one(worker, unpacker, runner, largest)
 
 
 def _serve_one(

@@ -103,6 +103,21 @@ async def test_archives_are_opened_and_nothing_else_is_sent() -> None:
 
 
 @pytest.mark.slow
+async def test_every_worker_is_served() -> None:
+    async with rig() as made:
+        (end,) = made.scanners.of_worker(2)
+        other = Archives([Channel(end)], patience=60)
+        async with asyncio.TaskGroup() as tasks:
+            listening = tasks.create_task(other.listen())
+            many = [made.members(zipped({"bad": BAD})) for _ in range(6)]
+            second = [other.unpack(zipped({"bad": BAD})) for _ in range(6)]
+            assert await asyncio.gather(*many) == [["zip/bad"]] * 6
+            assert [len(each.detections) for each in await asyncio.gather(*second)] == [1] * 6
+            listening.cancel()
+    assert made.told == []
+
+
+@pytest.mark.slow
 async def test_a_process_that_is_killed_is_replaced_and_told() -> None:
     async with rig() as made:
         await made.members(zipped({"a": b""}))
