@@ -50,8 +50,8 @@ class Scanner:
 
     @property
     def pid(self) -> int:
-        """Return it, 0 if there is none that works."""
-        return self._service.child.pid if self._service and self.ready.is_set() else 0
+        """Return it, 0 if there is none. One that is starting has what waits for it soon."""
+        return self._service.child.pid if self._service else 0
 
     def renew(self) -> None:
         """Have it end when it has finished what it is at; its successor has other rules."""
