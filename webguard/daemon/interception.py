@@ -22,7 +22,7 @@ from netiso.kernel_state import TableWatch
 from netiso.redirect import Redirect
 from webguard.daemon.protection import Protection
 from webguard.errors import HostError, RefusedError
-from webguard.model import Container
+from webguard.model import Container, Network
 from webguard.policy.config import Config
 from webguard.runtimes.docker import Docker
 from webguard.runtimes.inventory import Inventory
@@ -332,9 +332,13 @@ class Interception:
         self.tell_changes()
 
     def tell_changes(self) -> None:
-        """Tell of every container that is not as it was last told."""
+        """Tell of every container that is not as it was last told.
+
+        Of one whose network is not known yet nothing is told: so whoever meets it asks.
+        """
         before = self._told
-        after = {each.key: each for each in self.inventory.containers}
+        known = (e for e in self.inventory.containers if e.network is not Network.UNKNOWN)
+        after = {each.key: each for each in known}
         self._told = after
         for key in before.keys() - after.keys():
             self._learned(before[key], True)
