@@ -29,6 +29,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance, ServerManager
 
+from addons.crowd import Crowd
 from addons.engine import Handler, TolerantTop
 from addons.peers import Peer, Peers
 from addons.sockdiag import Endpoint
@@ -83,12 +84,14 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
         owner: Owner,
         probed: Probed,
         peers: Peers,
+        crowd: Crowd,
     ) -> None:
         super().__init__(WebguardMode.parse("webguard"), manager)
         self._sockets = sockets
         self._owner = owner
         self._probed = probed
         self._peers = peers
+        self._crowd = crowd
         self.counters = Counters()
         self.open = 0  # connections that were accepted and have not ended, whoever asks for them
 
@@ -150,13 +153,28 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
         if probe is Probe.ANOTHERS and container is None:
             writer.close()
             return
+        if not self._crowd.enter(cgroup, container, _text(wanted)):
+            _reset(writer)
+            return
+        peer = Peer(client=_text(client), server=_text(wanted), cgroup=cgroup, container=container)
+        try:
+            await self._serve(reader, writer, wanted, peer)
+        finally:
+            self._crowd.leave(cgroup, container)
+
+    async def _serve(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        wanted: Endpoint,
+        peer: Peer,
+    ) -> None:
         self.counters.served += 1
         handler = Handler(ctx.master, reader, writer, ctx.options, self.mode)
         context = handler.layer.context
         handler.layer = self.make_top_layer(context)
         context.client.sockname = wanted
         context.server.address = wanted
-        peer = Peer(client=_text(client), server=_text(wanted), cgroup=cgroup, container=container)
         self._peers.add(context.client.id, peer)
         try:
             with self.manager.register_connection(context.client.id, handler):

@@ -19,9 +19,11 @@ import pytest
 from mitmproxy import platform
 from mitmproxy.master import Master
 
+from addons.crowd import Crowd
 from addons.listener import Probe, WebguardInstance
 from certs.authority import Authority, Purpose
 from tests.system.host import pki
+from webguard.daemon.clock import stamp
 from webguard.daemon.serving import Serving
 from webguard.daemon.settings import Settings
 from webguard.model import Container, Detection, Event, ScanResult
@@ -161,6 +163,7 @@ async def running(
     policy: Policy | None = None,
     max_body: int = 1024 * 1024,
     silence: float = 30,
+    descriptors: int = 4096,
 ) -> AsyncIterator[Rig]:
     """The proxy as `webguard.daemon.serving` builds it."""
     rig = cast("Rig", None)
@@ -195,6 +198,7 @@ async def running(
         owner=owner,
         probed=lambda cgroup, client, wanted: PROBES.get(cgroup, Probe.NOBODYS),
         peers=peers,
+        crowd=Crowd(descriptors=descriptors, record=recorded.append, stamp=stamp),
     )
     rig = Rig(listening.getsockname()[1], authority, origins, instance, master, serving, recorded)
     rig.look_up.set()

@@ -69,7 +69,7 @@ BROKEN = [
         "rm /run/p",
         "user webguard-signer",
         "missing",
-        "make setup",
+        "make install",
         id="a missing user",
     ),
     pytest.param(

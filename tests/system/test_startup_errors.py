@@ -128,7 +128,7 @@ def test_a_service_user_is_missing(host: TestHost, settings: dict[str, Any]) -> 
     write(host, settings)
     mask = "grep -v ^webguard-signer /etc/passwd > /run/p; mount --bind /run/p /etc/passwd"
     try:
-        refused(host, start(host, mask), 1, "webguard-signer", "make setup")
+        refused(host, start(host, mask), 1, "webguard-signer", "make install")
     finally:
         host.path("/run/p").unlink(missing_ok=True)
 

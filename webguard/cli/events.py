@@ -9,6 +9,7 @@ import typer
 
 from webguard.cli.ask import lines
 from webguard.cli.context import context_of
+from webguard.errors import UnreachableError
 
 
 class Format(StrEnum):
@@ -52,3 +53,5 @@ def events(  # noqa: PLR0913 - one for each option
     for line in lines(context_of(context).paths.control, f"/v1/events?{query}"):
         sys.stdout.write(line)
         sys.stdout.flush()
+    if follow:
+        raise UnreachableError("the daemon has ended (start it, or ask its successor: once more)")

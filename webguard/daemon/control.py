@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("=iII")
 _LARGEST = 256 * 1024
+# Whoever does not take an answer within so many seconds of our end does without. aiohttp
+# waits this long twice, and containers may be shut off meanwhile.
+_LAST_ANSWERS = 1.0
 
 type _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -76,6 +79,7 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
     """Serve the control socket while the block runs."""
     app = web.Application(middlewares=[_guarded], client_max_size=_LARGEST)
     app[_SUPERVISOR] = supervisor
+    app[_FOLLOWERS] = followers = events.Followers()
     app.add_routes(
         [
             web.get("/v1/status", _status),
@@ -90,7 +94,7 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
             web.post("/v1/cert/{deed:install|remove|status}", _certificates),
         ]
     )
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS)
     await runner.setup()
     path = supervisor.paths.control
     listening = _listen(path)
@@ -99,6 +103,7 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
         await web.SockSite(runner, listening).start()
         yield
     finally:
+        followers.end()
         await runner.cleanup()
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_ino == bound:  # else it is a successor's
@@ -106,6 +111,7 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
 
 
 _SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor")
+_FOLLOWERS: web.AppKey[events.Followers] = web.AppKey("followers")
 
 
 def _listen(path: Path) -> socket.socket:
@@ -189,7 +195,8 @@ async def _events(request: web.Request) -> web.StreamResponse:
     asked: dict[str, Any] = {**request.query}
     asked["kind"] = tuple(request.query.getall("kind", ()))
     wanted = events.Wanted.model_validate(asked)
-    return await events.send(request.app[_SUPERVISOR].store, wanted, request)
+    store = request.app[_SUPERVISOR].store
+    return await events.send(store, wanted, request, request.app[_FOLLOWERS])
 
 
 async def _policy_show(request: web.Request) -> web.Response:

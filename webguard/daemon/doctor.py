@@ -98,13 +98,13 @@ def _python(_paths: Paths, _config: Config) -> Iterator[Finding]:
             pwd.getpwnam(name)
         except KeyError:
             yield Finding(
-                check=f"user {name}", standing=Standing.FAIL, reason="missing", fix="make setup"
+                check=f"user {name}", standing=Standing.FAIL, reason="missing", fix="make install"
             )
             continue
         yield Finding(check=f"user {name}", standing=Standing.OK, reason="exists")
     if os.geteuid() == 0 and _uid(PROXY_USER) is not None:
         program = ["setpriv", "--reuid", PROXY_USER, "--regid", PROXY_USER, "--clear-groups"]
-        run([*program, sys.executable, "-I", "-c", ""], remedy="make setup", timeout=30)
+        run([*program, sys.executable, "-I", "-c", ""], remedy="make install", timeout=30)
         yield Finding(check="interpreter", standing=Standing.OK, reason=f"{PROXY_USER} can run it")
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from addons.identify import HOLD, Owners
 from addons.listener import Probe, WebguardInstance
@@ -82,7 +83,11 @@ class Daemon:
         """Send an event. What cannot be sent is counted, and told as soon as possible."""
         if self._lost and self._end.send(channel.Lost(count=self._lost)):
             self._lost = 0
-        if not self._end.send(channel.Happened(event=event)):
+        if self._end.send(channel.Happened(event=event)):
+            return
+        # Too large, perhaps, by what others choose the size of: it is told all the same.
+        bare = event.container and replace(event.container, labels=())
+        if not self._end.send(channel.Happened(event=replace(event, container=bare))):
             self._lost += 1
 
     def trusted(self, container: Container) -> None:

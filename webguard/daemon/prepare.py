@@ -8,7 +8,7 @@ from pathlib import Path
 from webguard.daemon.paths import PROXY_USER, SIGNER_USER, Paths
 from webguard.errors import HostError
 
-_REMEDY = "make setup creates the service users and folders; is there room on the disk?"
+_REMEDY = "make install creates the service users and folders; is there room on the disk?"
 
 
 def prepare(paths: Paths) -> None:
@@ -48,4 +48,4 @@ def _uid(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError as error:
-        raise HostError(f"find the user {name}", "there is none", "run `make setup`") from error
+        raise HostError(f"find the user {name}", "there is none", "run `make install`") from error

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +33,7 @@ from webguard.daemon.isolating import Isolating
 from webguard.daemon.listen import bind
 from webguard.daemon.lock import only_one
 from webguard.daemon.material import Material, check_reloadable
-from webguard.daemon.notify import notify
+from webguard.daemon.notify import ending, notify
 from webguard.daemon.paths import Paths
 from webguard.daemon.protection import Protection
 from webguard.daemon.selftest import SelfTest
@@ -91,11 +90,11 @@ class Supervisor:
         control: Callable[["Supervisor"], AbstractAsyncContextManager[None]],
         ready: Callable[["Supervisor"], None],
     ) -> None:
-        """Protect until SIGINT or SIGTERM. `control` serves the socket; `ready` is told once.
+        """Protect until we are to end. `control` serves the socket; `ready` is told once.
 
         Raises `HostError`, `ConfigError` or `RefusedError` when protection cannot begin.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending():
             asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
         self.protection = Protection(expected_workers=self.config.web.workers)
         async with AsyncExitStack() as stack:

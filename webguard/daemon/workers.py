@@ -93,10 +93,11 @@ class Worker:
 
     def learn(self, container: Container, *, gone: bool) -> None:
         """Tell it about a container. What it does not hear it asks for later."""
-        if self.service is not None:
-            self.service.channel.send(
-                channel.Known(cgroups=container.cgroups, container=container, gone=gone)
-            )
+        if self.service is None:
+            return
+        known = channel.Known(cgroups=container.cgroups, container=container, gone=gone)
+        if not self.service.channel.send(known):
+            log.info("worker %d was not told of container %s", self.number, container.id)
 
     async def configure(self, inherited: Inherited, generation: int) -> None:
         """Have it work by other settings; return when every request is judged by them.
