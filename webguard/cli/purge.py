@@ -201,7 +201,11 @@ def _remove_packages(names: tuple[str, ...]) -> None:
         [*argv[:2], "--simulate", *argv[2:]], remedy="apt-get remove by hand", timeout=120
     )
     gone = {line.split()[1] for line in rehearsal.splitlines() if line.startswith("Remv ")}
-    if others := gone - set(names):
+    # What came along as a dependency goes along; what somebody asked for by name does not.
+    automatic = host.run(
+        ["apt-mark", "showauto"], remedy="apt-get remove by hand", timeout=60
+    ).split()
+    if others := gone - set(names) - set(automatic):
         raise HostError(
             "remove packages", f"this would also remove {', '.join(sorted(others))}", "leave them"
         )

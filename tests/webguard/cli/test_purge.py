@@ -1,9 +1,13 @@
 """What purge takes for its own."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from webguard.cli import purge
 from webguard.daemon.paths import Paths
+from webguard.errors import HostError
 
 
 def test_a_python_that_setup_fetched_is_taken_away_and_nothing_else_is(tmp_path: Path) -> None:
@@ -18,3 +22,32 @@ def test_a_python_that_setup_fetched_is_taken_away_and_nothing_else_is(tmp_path:
 
     assert purge._fetched(paths) == (fetched,)
     assert purge._fetched(Paths(root=tmp_path / "gone")) == ()
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "removed"),
+    [
+        pytest.param("", True, id="what came along as a dependency goes along"),
+        pytest.param("theirs", False, id="what somebody asked for stays, and so all"),
+    ],
+)
+def test_packages_go_unless_others_need_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked_for: str, removed: bool
+) -> None:
+    gone = tmp_path / "gone"
+    programs = {
+        "apt-get": f'case "$*" in *--simulate*) echo "Remv ours"; echo "Remv theirs";; '
+        f"*) echo $* > {gone};; esac",
+        "apt-mark": f"test '{asked_for}' = theirs || echo theirs",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    if removed:
+        purge._remove_packages(("ours",))
+    else:
+        with pytest.raises(HostError, match="also remove theirs"):
+            purge._remove_packages(("ours",))
+    assert gone.exists() is removed
