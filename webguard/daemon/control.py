@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from webguard.daemon import certificates, events, policies, report
 from webguard.daemon.paths import OPERATORS
+from webguard.daemon.sockets import make_room
 from webguard.daemon.supervisor import Supervisor
 from webguard.errors import HostError, WebguardError
 
@@ -118,8 +119,7 @@ def _listen(path: Path) -> socket.socket:
     """Bind the socket where nobody else can connect before its mode is right."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # We hold the instance's lock, so whatever lies there is a dead daemon's.
-        path.unlink(missing_ok=True)
+        make_room(path)  # we hold the instance's lock
         before = os.umask(0o177)
         try:
             listening.bind(str(path))

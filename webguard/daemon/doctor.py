@@ -17,10 +17,12 @@ from pathlib import Path
 from netiso import cgroups, kernel_state
 from netiso.apply import Kernel, next_generation
 from netiso.redirect import Redirect
+from webguard.daemon.material import read_settings
 from webguard.daemon.paths import PROXY_USER, SCAN_USER, SIGNER_USER, Paths
+from webguard.daemon.sockets import held
 from webguard.errors import HostError, WebguardError
 from webguard.host import run
-from webguard.policy.config import Config, load
+from webguard.policy.config import Config
 
 # Certificates are signed with this clock; a year before our release is a dead battery.
 _EARLIEST = 1_767_225_600  # 2026-01-01
@@ -66,7 +68,7 @@ def examine(paths: Paths) -> tuple[Finding, ...]:
 
 def _settings(paths: Paths) -> tuple[Config, list[Finding]]:
     try:
-        config = load(paths.config)
+        config = read_settings(paths, None)
     except WebguardError as error:
         return Config(), [
             Finding(
@@ -139,9 +141,18 @@ def _kernel(_paths: Paths, config: Config) -> Iterator[Finding]:
 def _port(paths: Paths, config: Config) -> Iterator[Finding]:
     """Port."""
     port = config.web.listen_port
-    if paths.control.exists():
-        yield Finding(check="daemon", standing=Standing.OK, reason="a control socket is there")
+    try:
+        running = held(paths.control)
+    except PermissionError:
+        reason = f"you may not ask at {paths.control}"
+        yield Finding(check="daemon", standing=Standing.NOTE, reason=reason, fix="be root")
         return
+    if running:
+        yield Finding(check="daemon", standing=Standing.OK, reason="it runs")
+        return
+    if paths.control.exists():
+        reason = f"nobody answers at {paths.control}: it was killed, and will replace that"
+        yield Finding(check="daemon", standing=Standing.NOTE, reason=reason, fix="webguard run")
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
