@@ -151,7 +151,7 @@ def _may(uid: int, gid: int) -> bool:
 
 @web.middleware
 async def _guarded(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Let operators in, and turn our errors into answers the command line understands."""
+    """Let operators in, and nobody else."""
     peer = request.transport.get_extra_info("socket") if request.transport else None
     if peer is None:
         return _refused(77, "the caller has gone")
@@ -159,12 +159,26 @@ async def _guarded(request: web.Request, handler: _Handler) -> web.StreamRespons
     _pid, uid, gid = _CREDENTIALS.unpack(credentials)
     if not _may(uid, gid):
         return _refused(77, f"user {uid} may not control webguard (usermod -aG {OPERATORS} <user>)")
+    return await _answered(request, handler)
+
+
+async def _answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Turn every error into an answer that the command line understands."""
     try:
         return await handler(request)
     except WebguardError as error:
         return _refused(error.exit_code, str(error))
     except ValidationError as error:
-        return _refused(2, f"not a request of ours: {error.error_count()} errors")
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(each) for each in first["loc"])
+        return _refused(2, f"not a request of ours: {where}: {first['msg']}")
+    except web.HTTPException as error:
+        return _refused(1, f"not a request of ours: {error.reason}")
+    except ConnectionError:
+        raise  # the caller has gone: there is nobody to answer
+    except Exception:  # a bug: without an answer the caller would think that no daemon is there
+        log.exception("answering %s failed", request.path)
+        return _refused(1, "the daemon failed at this (see the daemon's log)")
 
 
 def _refused(code: int, message: str) -> web.Response:
