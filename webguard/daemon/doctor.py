@@ -17,6 +17,7 @@ from pathlib import Path
 from netiso import cgroups, kernel_state
 from netiso.apply import Kernel, next_generation
 from netiso.redirect import Redirect
+from webguard.daemon import owners
 from webguard.daemon.material import read_settings
 from webguard.daemon.paths import PROXY_USER, SCAN_USER, SIGNER_USER, Paths
 from webguard.daemon.sockets import held
@@ -190,13 +191,30 @@ def _folders(paths: Paths, _config: Config) -> Iterator[Finding]:
         if not path.exists():
             continue
         facts = path.stat(follow_symlinks=False)
-        wrong = facts.st_uid != owner or path.is_symlink()
+        if facts.st_uid != owner or path.is_symlink():
+            reason, fix = (
+                f"belongs to uid {facts.st_uid}, not {owner}",
+                "find out who made it, and move it away",
+            )
+        else:
+            reason = owners.problem(path, owner)
+            fix = f"look for what is not yours there, then: chmod go-w {path}" if reason else ""
         yield Finding(
             check=str(path),
-            standing=Standing.FAIL if wrong else Standing.OK,
-            reason=f"belongs to uid {facts.st_uid}, not {owner}" if wrong else "owner is right",
-            fix="find out who made it, and move it away" if wrong else "",
+            standing=Standing.FAIL if reason else Standing.OK,
+            reason=reason or "owner and mode are right",
+            fix=fix,
         )
+
+
+def _written(paths: Paths, _config: Config) -> Iterator[Finding]:
+    """Owners of settings."""
+    found = {path: why for path in owners.written(paths) if (why := owners.problem(path))}
+    for path, why in found.items():
+        yield Finding(check=str(path), standing=Standing.FAIL, reason=why, fix=owners.remedy(path))
+    if not found:
+        reason = "settings, groups, lists and rules are root's alone"
+        yield Finding(check="owners", standing=Standing.OK, reason=reason)
 
 
 def _clock(_paths: Paths, _config: Config) -> Iterator[Finding]:
@@ -225,5 +243,6 @@ _CHECKS: tuple[Callable[[Paths, Config], Iterator[Finding]], ...] = (
     _kernel,
     _port,
     _folders,
+    _written,
     _docker,
 )

@@ -5,6 +5,7 @@ import os
 import pwd
 from pathlib import Path
 
+from webguard.daemon.owners import problem
 from webguard.daemon.paths import PROXY_USER, SIGNER_USER, Paths
 from webguard.errors import HostError
 
@@ -41,6 +42,10 @@ def _folder(path: Path, mode: int, owner: int) -> None:
                 f"use {path}",
                 f"it is not a folder of uid {owner}",
                 "find out who made it, and move it away",
+            ) from None
+        if why := problem(path, owner):
+            raise HostError(
+                f"use {path}", why, f"look for what is not yours there, then: chmod go-w {path}"
             ) from None
 
 
