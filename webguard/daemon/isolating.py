@@ -82,24 +82,34 @@ class Isolating:
             self._tell("isolation.off", severity=Severity.MEDIUM, subject=who, outcome=reason)
         return self.status()
 
-    def status(self) -> dict[str, Any]:
-        """Return what is cut, measured now, for every container."""
+    def brief(self) -> dict[str, Any]:
+        """Return how the switch stands."""
         isolation = self._interception.kernel.isolation
         if isolation is None or self._order is None:
-            return {"isolated": False, "containers": []}
-        differences = self._interception.kernel.differences()
-        gaps = [*self._interception.kernel.gaps(), *differences]
-        every = links.read_links()
-        interfaces = sort_interfaces(every, isolation.spare)
+            return {"isolated": False}
         return {
             "isolated": True,
-            "degraded": gaps,
-            "limits": list(self._interception.kernel.limits()),
             "host_network": str(isolation.host_network),
             "inspecting": not self._interception.withheld,
             "since": self._order.at,
             "who": self._order.who,
             "reason": self._order.reason,
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Return what is cut, measured now, for every container."""
+        isolation = self._interception.kernel.isolation
+        brief = self.brief()
+        if isolation is None or not brief["isolated"]:
+            return {**brief, "containers": []}
+        differences = self._interception.kernel.differences()
+        gaps = [*self._interception.kernel.gaps(), *differences]
+        every = links.read_links()
+        interfaces = sort_interfaces(every, isolation.spare)
+        return {
+            **brief,
+            "degraded": gaps,
+            "limits": list(self._interception.kernel.limits()),
             "ends": "with the daemon, or by `webguard isolation off`",
             "packets": dict(self._interception.kernel.cut_packets()),
             "containers": [

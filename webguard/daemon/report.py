@@ -50,6 +50,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         },
         "events_lost": supervisor.lines.lost,
         "record": asdict(supervisor.store.state()),
+        "isolation": supervisor.isolating.brief(),
         "containers": containers(supervisor),
         "not_covered": not_covered(supervisor),
     }
