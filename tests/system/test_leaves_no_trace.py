@@ -154,10 +154,11 @@ def test_a_stop_leaves_nothing(
         webguard.wait_for(lambda found: neighbour in str(found), kind="web.passed")
         assert left(host, before) != [], "or the picture shows nothing of ours"
 
-        with host.folder.joinpath("followed").open("wb") as said:
+        with host.folder.joinpath("followed").open("wb") as followed:
             # It would go on for ever, and must not hold the end up.
-            argv = [webguard_installed, "events", "--follow"]
-            follower = host.spawn(argv, stdout=said.fileno())
+            follower = host.spawn(
+                [webguard_installed, "events", "--follow"], stdout=followed.fileno()
+            )
             wait_until(lambda: (host.folder / "followed").stat().st_size > 0)
             code = webguard.stop(number)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from webguard import host
 from webguard.cli import purge
 from webguard.daemon.paths import Paths
 from webguard.errors import HostError
@@ -43,7 +44,7 @@ def test_packages_go_unless_others_need_them(
     for name, script in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setitem(host._ENVIRONMENT, "PATH", f"{tmp_path}:{os.environ['PATH']}")
 
     if removed:
         purge._remove_packages(("ours",))
