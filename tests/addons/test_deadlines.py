@@ -184,3 +184,12 @@ async def test_a_client_that_leaves_during_the_handshake_leaves_no_timer(quick_r
                 await quick_rig.connect(quick_rig.client_tls(), "good.test")
         while quick_rig.instance.open:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+async def test_an_idle_connection_outlives_the_longest_silence_of_a_server(rig: Rig) -> None:
+    await rig.serve(mute)
+    await rig.connect()
+    async with asyncio.timeout(10):
+        while not (handlers := list(rig.serving.proxyserver.connections.values())):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert handlers[0].timeout_watchdog.timeout > 3600  # the most that web.origin_timeout may be

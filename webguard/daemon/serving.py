@@ -37,6 +37,10 @@ from webguard.scan.hashes import Hashes
 
 _DRAIN_LOOK = 0.05
 
+# Without a byte on any side. Longer than the largest web.origin_timeout, which would not hold
+# otherwise; with less, tunnels and WebSockets that rarely speak would be cut (RFC 5382 5).
+_IDLE = 2 * 3600 + 4 * 60
+
 
 class Serving:
     """The master and what it works by. Raises `HostError` or `ValueError` if it cannot be built."""
@@ -78,7 +82,7 @@ class Serving:
             self._deadlines,
             self._parting,
         )
-        self.master.options.update(server=False, connection_strategy="eager")
+        self.master.options.update(server=False, connection_strategy="eager", tcp_timeout=_IDLE)
         self._use(settings)
 
     def configure(self, descriptors: tuple[int, ...]) -> str:
