@@ -75,6 +75,11 @@ class Inherited:
     rules: int
     roots: int
 
+    def close(self) -> None:
+        """Let go of what nobody starts with any more; the listening sockets stay."""
+        for each in (self.settings, self.rules, self.roots):
+            os.close(each)
+
 
 def start_signer(ca: Path, workers: Sequence[socket.socket]) -> Service:
     """Start the signer, with its ends of the workers' channels."""

@@ -11,7 +11,6 @@ owns it, the workers die by their death signal, and the sentry tidies up.
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from webguard.daemon.interception import Interception
 from webguard.daemon.isolating import Isolating
 from webguard.daemon.listen import bind
 from webguard.daemon.lock import only_one
-from webguard.daemon.material import Material, check_reloadable
+from webguard.daemon.material import Material
 from webguard.daemon.notify import ending, notify
 from webguard.daemon.paths import Paths
 from webguard.daemon.protection import Protection
@@ -161,46 +160,6 @@ class Supervisor:
             for worker in self.workers:
                 tasks.create_task(worker.drain(self.config.web.drain))
 
-    async def reload(self, material: Material) -> None:
-        """Work by other settings; return when every worker judges by them.
-
-        Raises `ConfigError` for what only a restart can change, and `HostError`
-        when a worker did not take them; then the old ones stay in force.
-        """
-        check_reloadable(self.config, material.config, str(self.paths.config))
-        inherited = self._inherited(material)
-        # First, because it may be refused; a port that is not ours any more harms nobody.
-        try:
-            self.interception.change_ports(material.config, self.own_cgroup)
-        except BaseException:
-            _close(inherited)
-            raise
-        self.selftest.port = material.config.web.ports[0]
-        taken: list[Worker] = []
-        old = self.workers[0].inherited
-        try:
-            for worker in self.workers:
-                await worker.configure(inherited, material.policy.generation)
-                taken.append(worker)
-        except Exception:
-            for worker in taken:  # all or nothing: two workers must not judge differently
-                await self._back(worker, old)
-            self.interception.change_ports(self.config, self.own_cgroup)
-            self.selftest.port = self.config.web.ports[0]
-            _close(inherited)
-            raise
-        self.material = material
-        _close(old)
-        self.tell("policy.reloaded", subject=f"generation {material.policy.generation}")
-
-    async def _back(self, worker: Worker, old: Inherited) -> None:
-        try:
-            await worker.configure(old, self.material.policy.generation)
-        except HostError as error:
-            log.warning("%s", error)
-            worker.inherited = old
-            worker.kill()
-
     def tell(
         self,
         kind: str,
@@ -315,7 +274,7 @@ class Supervisor:
             probed=self.selftest.seen,
             trusted=self._trusted,
         )
-        inherited = self._inherited(self.material)
+        inherited = self.inherited(self.material)
         self.workers = [
             Worker(
                 number=number,
@@ -327,7 +286,8 @@ class Supervisor:
             for number, signer in enumerate(signers, start=1)
         ]
 
-    def _inherited(self, material: Material) -> Inherited:
+    def inherited(self, material: Material) -> Inherited:
+        """Return what workers get by descriptor for `material`. Raises `ConfigError`."""
         extra = tuple(Path(each) for each in material.config.tls.extra_ca)
         try:
             roots = publish.upstream_roots(self.paths.root, extra, self.authority)
@@ -391,9 +351,3 @@ class Supervisor:
         # A worker may say what it likes, but only of containers that there are.
         if any(each.key == key for each in self.interception.inventory.containers):
             self.trusted[key] = time.time_ns()
-
-
-def _close(inherited: Inherited) -> None:
-    """Let go of a generation that nobody starts with any more; the listening sockets stay."""
-    for each in (inherited.settings, inherited.rules, inherited.roots):
-        os.close(each)
