@@ -11,6 +11,7 @@ from webguard.daemon.material import Material, check_reloadable
 from webguard.daemon.supervisor import Supervisor
 from webguard.daemon.workers import Worker
 from webguard.errors import HostError
+from webguard.policy.show import why_off
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ async def put_in_force(supervisor: Supervisor, material: Material) -> None:
         raise
     supervisor.selftest.port = material.config.web.ports[0]
     supervisor.material = material
+    supervisor.protection.switched_off = why_off(material.policy)
     old.close()
     supervisor.tell("policy.reloaded", subject=f"generation {generation}")
 

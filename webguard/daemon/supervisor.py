@@ -41,6 +41,7 @@ from webguard.daemon.workers import Ports, Worker
 from webguard.errors import ConfigError, HostError, RefusedError
 from webguard.model import Container, Event, Severity
 from webguard.policy.config import Config
+from webguard.policy.show import why_off
 from webguard.store.lines import Lines
 from webguard.store.record import Store
 
@@ -95,7 +96,8 @@ class Supervisor:
         """
         for number in ending():
             asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
-        self.protection = Protection(expected_workers=self.config.web.workers)
+        off = why_off(self.material.policy)
+        self.protection = Protection(expected_workers=self.config.web.workers, switched_off=off)
         async with AsyncExitStack() as stack:
             if not await self._started(stack):
                 return
@@ -122,7 +124,7 @@ class Supervisor:
         await self._settled(_PATIENCE)
         if self._stopping.is_set():
             return False
-        if missing := self.protection.missing():
+        if missing := self.protection.failing():
             raise HostError(
                 "take over", "; ".join(missing), "the old daemon has kept its place and protects"
             )
@@ -203,7 +205,7 @@ class Supervisor:
         """Wait until we are protected or it is clear that something is missing."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self.protection.missing() and not self._stopping.is_set():  # noqa: ASYNC110 - facts grow old by themselves
+                while self.protection.failing() and not self._stopping.is_set():  # noqa: ASYNC110 - facts grow old by themselves
                     await asyncio.sleep(_LOOK)
 
     async def _start(self, stack: AsyncExitStack) -> None:
