@@ -231,12 +231,19 @@ class Worker:
                         )
                         continue
                     tasks.create_task(self._resolve(service.channel, message.cgroup, asked))
-                else:
+                    continue
+                try:
                     self._take(message)
+                except Exception:  # nothing that a worker says may end the daemon
+                    log.exception("webguard-proxy %d: %s", self.number, message.type)
 
     async def _resolve(self, end: Channel, cgroup: int, asked: asyncio.Semaphore) -> None:
         async with asked:
-            container = await self.ports.whose(cgroup)
+            try:
+                container = await self.ports.whose(cgroup)
+            except Exception as error:  # noqa: BLE001 - a question must not end the daemon
+                log.warning("webguard-proxy %d: whose is cgroup %d? %r", self.number, cgroup, error)
+                container = None
             end.send(channel.Resolved(cgroup=cgroup, container=container))
 
     def _answer(self, applied: channel.Applied | None) -> None:
