@@ -24,7 +24,7 @@ _MINT_TIMEOUT = 5.0
 _TRUSTED_EVERY = 1.0
 _CONTAINERS = 10_000
 
-type Configured = Callable[[int, tuple[int, ...]], str]
+type Configured = Callable[[int, tuple[int, ...]], Awaitable[str]]
 """Apply a generation from descriptors (settings, rules, roots); return what went wrong, or ""."""
 
 type Drained = Callable[[float], Awaitable[None]]
@@ -129,29 +129,37 @@ class Daemon:
         cut: Callable[[], None],
     ) -> None:
         """Take what the daemon says until it is gone, or until we are drained."""
-        while (received := await self._end.receive_with()) is not None:
-            message, descriptors = received
-            if isinstance(message, channel.Drain):
-                await drained(message.seconds)
-                return
-            try:
-                self._take(message, descriptors, owners, configured, cut)
-            finally:
+        async with asyncio.TaskGroup() as tasks:
+            while (received := await self._end.receive_with()) is not None:
+                message, descriptors = received
+                if isinstance(message, channel.Drain):
+                    await drained(message.seconds)
+                    return
+                if isinstance(message, channel.Configure):
+                    # Long lists take many seconds, and other answers are waited for.
+                    tasks.create_task(self._configure(message, descriptors, configured))
+                    continue
                 for each in descriptors:
                     os.close(each)
+                self._take(message, owners, cut)
+
+    async def _configure(
+        self, message: channel.Configure, descriptors: tuple[int, ...], configured: Configured
+    ) -> None:
+        try:
+            problem = (await configured(message.generation, descriptors))[:4000]
+        finally:
+            for each in descriptors:
+                os.close(each)
+        self._end.send(channel.Applied(generation=message.generation, problem=problem))
 
     def _take(
         self,
         message: channel.Message,
-        descriptors: tuple[int, ...],
         owners: Owners,
-        configured: Configured,
         cut: Callable[[], None],
     ) -> None:
         match message:
-            case channel.Configure():
-                problem = configured(message.generation, descriptors)[:4000]
-                self._end.send(channel.Applied(generation=message.generation, problem=problem))
             case channel.Cut():
                 cut()
             case channel.Known(gone=True):

@@ -31,7 +31,8 @@ async def diff(supervisor: Supervisor, config: Path | None) -> dict[str, Any]:
     new = await asyncio.to_thread(
         material.read, supervisor.paths, config, old.policy.generation + 1
     )
-    found = compare(old.policy, new.policy, supervisor.interception.inventory.containers)
+    containers = supervisor.interception.inventory.containers
+    found = await asyncio.to_thread(compare, old.policy, new.policy, containers)
     return {
         "containers": [_change(each) for each in found.containers],
         "lists": [asdict(each) for each in found.lists],

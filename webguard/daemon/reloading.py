@@ -4,6 +4,7 @@ The workers come first and the kernel last: its change is one step that happens
 or does not, so whatever fails before it has only workers to be told back.
 """
 
+import asyncio
 import logging
 
 from webguard.daemon.children import Inherited
@@ -24,7 +25,8 @@ async def put_in_force(supervisor: Supervisor, material: Material) -> None:
     """
     check_reloadable(supervisor.config, material.config, str(supervisor.paths.config))
     generation = material.policy.generation
-    inherited = supervisor.inherited(material)
+    # Long lists take a second to be written: not on the loop that answers the workers.
+    inherited = await asyncio.to_thread(supervisor.inherited, material)
     old = supervisor.workers[0].inherited
     taken: list[Worker] = []
     try:

@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 _BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY = 60.0
 _STOP_GRACE = 2.0
-_APPLY = 20.0
+_APPLY = 120.0
 """Seconds for a worker to load rules and lists while it serves."""
+_BUSY = 60.0
+"""Seconds for which one that does so may say nothing."""
 # Questions of one worker under way at once; a worker that asks more is answered "nobody".
 _QUESTIONS = 64
 
@@ -125,6 +127,7 @@ class Worker:
             raise self._not_applied(f"no answer within {_APPLY:g} s") from error
         finally:
             self._applying = None
+            self._heard = time.monotonic()
         if applied is None:
             self.inherited = inherited  # it has ended, and the next one starts with these
             return
@@ -154,7 +157,8 @@ class Worker:
 
     def silent_for(self) -> float:
         """Return for how many seconds it should have reported and did not."""
-        return time.monotonic() - self._heard if self._serves else 0.0
+        silence = time.monotonic() - self._heard if self._serves else 0.0
+        return silence if self._applying is None else max(0.0, silence - _BUSY)
 
     def kill(self) -> None:
         """End a process that hangs; `keep` starts its successor.
