@@ -20,7 +20,7 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import override
+from typing import Any, override
 
 import mitmproxy_rs
 from mitmproxy import ctx, platform
@@ -37,6 +37,9 @@ from webguard.model import Container
 
 type Owner = Callable[[Endpoint, Endpoint], Awaitable[tuple[int | None, Container | None]]]
 """The cgroup id and the container of the socket with these ends (its own view)."""
+
+type Look = Callable[[Endpoint, Endpoint], None]
+"""Told the same ends before `Owner` is asked, while the socket is as young as can be."""
 
 
 class Probe(Enum):
@@ -56,6 +59,24 @@ _LAST_WORDS = 5.0
 _BEGUN = 8  # turns of the loop from asyncio's accept to our first line: it takes four
 # A close with this set sends RST: the other side learns at once, and nothing lingers.
 _LINGER_NONE = struct.pack("ii", 1, 0)
+
+
+class _Looking(socket.socket):
+    """A listening socket that has every connection looked at before anything else is done.
+
+    asyncio begins with a connection some turns of the loop after it has accepted it,
+    and all that waited before it. By then a short one would be over.
+    """
+
+    look: Look
+
+    @override
+    def accept(self) -> tuple[socket.socket, Any]:
+        accepted, address = super().accept()
+        client, wanted = _ends(accepted)
+        if wanted is not None:
+            self.look(client, wanted)
+        return accepted, address
 
 
 class WebguardMode(mode_specs.TransparentMode):
@@ -82,12 +103,13 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
         *,
         sockets: Sequence[socket.socket],
         owner: Owner,
+        look: Look,
         probed: Probed,
         peers: Peers,
         crowd: Crowd,
     ) -> None:
         super().__init__(WebguardMode.parse("webguard"), manager)
-        self._sockets = sockets
+        self._sockets = [_looking(each, look) for each in sockets]
         self._owner = owner
         self._probed = probed
         self._peers = peers
@@ -190,6 +212,13 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             async with asyncio.timeout(_LAST_WORDS):
                 await writer.wait_closed()
         await handler.part()
+
+
+def _looking(listening: socket.socket, look: Look) -> _Looking:
+    """Put it in the place of a listening socket, on the same descriptor."""
+    made = _Looking(fileno=listening.detach())
+    made.look = look
+    return made
 
 
 def _ends(accepted: socket.socket) -> tuple[Endpoint, Endpoint | None]:

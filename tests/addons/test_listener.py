@@ -120,3 +120,14 @@ async def test_an_owner_that_cannot_be_told_costs_the_connection_only(
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         assert await rig.ask(get()) == b""
     assert b" 200 " in await rig.ask(get())
+
+
+async def test_a_connection_is_looked_at_before_its_owner_is_asked_for(rig: Rig) -> None:
+    await rig.serve(answers(response()))
+    rig.look_up.clear()
+    _, writer = await rig.connect()
+    async with asyncio.timeout(PATIENCE):
+        while not rig.instance.open:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert rig.looked == [(writer.get_extra_info("sockname"), rig.wanted)]
+    rig.look_up.set()

@@ -50,6 +50,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         serving.proxyserver,
         sockets=[socket.socket(fileno=each) for each in arguments.listen],
         owner=owners.owner,
+        look=owners.look,
         probed=partial(daemon.probed, probe=settings.probe_cgroup),
         peers=serving.peers,
         crowd=Crowd(
