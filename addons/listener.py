@@ -79,6 +79,15 @@ class _Looking(socket.socket):
         return accepted, address
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a connection's owner is found."""
+
+    owner: Owner
+    look: Look
+    probed: Probed
+
+
 class WebguardMode(mode_specs.TransparentMode):
     """Our mode: transparent, with the listening sockets handed to us."""
 
@@ -102,16 +111,13 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
         manager: ServerManager,
         *,
         sockets: Sequence[socket.socket],
-        owner: Owner,
-        look: Look,
-        probed: Probed,
+        asking: Asking,
         peers: Peers,
         crowd: Crowd,
     ) -> None:
         super().__init__(WebguardMode.parse("webguard"), manager)
-        self._sockets = [_looking(each, look) for each in sockets]
-        self._owner = owner
-        self._probed = probed
+        self._sockets = [_looking(each, asking.look) for each in sockets]
+        self._asking = asking
         self._peers = peers
         self._crowd = crowd
         self.counters = Counters()
@@ -166,8 +172,8 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             self.counters.direct += 1
             _reset(writer)
             return
-        cgroup, container = await self._owner(client, wanted)
-        probe = Probe.NOBODYS if cgroup is None else self._probed(cgroup, client, wanted)
+        cgroup, container = await self._asking.owner(client, wanted)
+        probe = Probe.NOBODYS if cgroup is None else self._asking.probed(cgroup, client, wanted)
         if probe is Probe.OURS:
             self.counters.probes += 1
             _reset(writer)

@@ -20,7 +20,7 @@ from mitmproxy import platform
 from mitmproxy.master import Master
 
 from addons.crowd import Crowd
-from addons.listener import Probe, WebguardInstance
+from addons.listener import Asking, Probe, WebguardInstance
 from addons.sockdiag import Endpoint
 from certs.authority import Authority, Purpose
 from tests.system.host import pki
@@ -199,9 +199,11 @@ async def running(
     instance = WebguardInstance(
         master.addons.get("proxyserver"),
         sockets=[listening],
-        owner=owner,
-        look=lambda client, wanted: looked.append((client, wanted)),
-        probed=lambda cgroup, client, wanted: PROBES.get(cgroup, Probe.NOBODYS),
+        asking=Asking(
+            owner=owner,
+            look=lambda client, wanted: looked.append((client, wanted)),
+            probed=lambda cgroup, client, wanted: PROBES.get(cgroup, Probe.NOBODYS),
+        ),
         peers=peers,
         crowd=Crowd(descriptors=descriptors, record=recorded.append, stamp=stamp),
     )

@@ -16,7 +16,7 @@ from functools import partial
 
 from addons.crowd import Crowd
 from addons.identify import Owners
-from addons.listener import WebguardInstance
+from addons.listener import Asking, WebguardInstance
 from addons.sockdiag import SockDiag
 from webguard.daemon import channel, journal
 from webguard.daemon.clock import stamp
@@ -49,9 +49,11 @@ async def serve(arguments: argparse.Namespace) -> None:
     instance = WebguardInstance(
         serving.proxyserver,
         sockets=[socket.socket(fileno=each) for each in arguments.listen],
-        owner=owners.owner,
-        look=owners.look,
-        probed=partial(daemon.probed, probe=settings.probe_cgroup),
+        asking=Asking(
+            owner=owners.owner,
+            look=owners.look,
+            probed=partial(daemon.probed, probe=settings.probe_cgroup),
+        ),
         peers=serving.peers,
         crowd=Crowd(
             descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
