@@ -52,3 +52,23 @@ def test_packages_go_unless_others_need_them(
         with pytest.raises(HostError, match="also remove theirs"):
             purge._remove_packages(("ours",))
     assert gone.exists() is removed
+
+
+@pytest.mark.parametrize(
+    ("target", "ours"),
+    [("/opt/webguard/venv/bin/webguard", True), ("/home/me/webguard", False), ("", False)],
+    ids=["to the program", "to another one", "no link"],
+)
+def test_the_link_to_the_program_goes_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, ours: bool
+) -> None:
+    link = tmp_path / "webguard"
+    link.symlink_to(target) if target else link.write_text("a program")
+    monkeypatch.setattr(purge, "_LINK", link)
+
+    steps = [deed for what, deed in purge._machine((), ()) if what.startswith(str(link))]
+    for each in steps:
+        each()
+
+    assert len(steps) == ours
+    assert link.exists(follow_symlinks=False) is not ours
