@@ -1,6 +1,7 @@
 """Whatever happens behind the control socket, the command line gets an answer it understands."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,3 +56,13 @@ async def test_a_bug_is_in_the_log(serve: Path, caplog: pytest.LogCaptureFixture
     with pytest.raises(RefusedError):
         await asyncio.to_thread(ask, serve, "/bug")
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_dead_daemons_socket_is_replaced_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(control, "OPERATORS", "nobody is in this group")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "s"))
+    with control._listen(tmp_path / "s"):
+        assert str(tmp_path / "s") in caplog.text
