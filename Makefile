@@ -32,7 +32,7 @@ fix:
 	deploy/setup/dev
 	$(bin)/ruff check --fix . && $(bin)/ruff format .
 # Two at once: most of the time is waiting, and each has a test host of its own.
-system: setup ; $(bin)/pytest -m system -n 2 --dist loadfile $(ARGS)
+system: setup ; $(bin)/pytest -m system -n 2 --dist loadfile --durations=20 $(ARGS)
 bench: setup
 	deploy/setup/packages bench
 	deploy/bench/run $(ARGS)

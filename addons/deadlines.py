@@ -1,15 +1,17 @@
 """Give up on servers that do not answer, so that no client waits for ever.
 
-Two clocks: one for the TCP connection, and one that runs from the end of the
-request and starts again whenever the server sends something.
+Three clocks: one for the TCP connection, one for the TLS handshake as a whole
+(a server may trickle), and one that runs from the end of the request and starts
+again whenever the server sends something. The last hears connections, not
+exchanges: of HTTP/2, one that is silent lives as long as another one talks.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
 
-from mitmproxy import http
-from mitmproxy.connection import Server
+from mitmproxy import http, tls
+from mitmproxy.connection import Connection, Server
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 
 from addons.engine import Handler
@@ -28,6 +30,7 @@ class Deadlines:
         self.silence = silence
         self._handler_of = handler_of
         self._connecting: dict[Server, asyncio.TimerHandle] = {}
+        self._shaking_hands: dict[Connection, asyncio.TimerHandle] = {}
         self._waiting: dict[str, asyncio.TimerHandle] = {}
 
     def server_connect(self, data: ServerConnectionHookData) -> None:
@@ -46,6 +49,24 @@ class Deadlines:
         """Hook: the connection could not be opened."""
         self._stop(self._connecting.pop(data.server, None))
 
+    def tls_start_server(self, data: tls.TlsData) -> None:
+        """Hook: a handshake with a server begins."""
+        patience = min(CONNECT, self.silence)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(patience, self._speechless, data.context.client.id, data.conn)
+        self._shaking_hands[data.conn] = timer
+
+    def tls_established_server(self, data: tls.TlsData) -> None:
+        """Hook: the handshake is done."""
+        self._stop(self._shaking_hands.pop(data.conn, None))
+
+    def tls_failed_server(self, data: tls.TlsData) -> None:
+        """Hook: the handshake failed; if it was us, say so in place of "connection closed"."""
+        timer = self._shaking_hands.pop(data.conn, None)
+        if timer is not None and timer.when() <= asyncio.get_running_loop().time():
+            data.conn.error = "no TLS handshake in time"
+        self._stop(timer)
+
     def request(self, flow: http.HTTPFlow) -> None:
         """Hook: the request is complete; from now on it is the server's turn."""
         if flow.response is None:
@@ -62,6 +83,12 @@ class Deadlines:
     def _unreachable(self, server: Server, task: asyncio.Task[object]) -> None:
         self._connecting.pop(server, None)  # no hook follows if it was still queued
         task.cancel()
+
+    def _speechless(self, client_id: str, server: Connection) -> None:
+        if (handler := self._handler_of(client_id)) is None:
+            del self._shaking_hands[server]  # no hook follows
+        else:
+            handler.drop(server)
 
     def _wait(self, flow: http.HTTPFlow, seconds: float) -> None:
         loop = asyncio.get_running_loop()

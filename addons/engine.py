@@ -14,7 +14,8 @@ change has a test that fails when a bump makes it wrong (tests/addons/test_engin
   whether it was the client who failed. A page has no body for HEAD. And where
   mitmproxy would begin to stream, it asks whether this client may have that.
 - `BoundedServer`, `BoundedClient`: mitmproxy keeps a head without end, and
-  requests sent ahead, in memory without a limit. The latter also takes an
+  requests sent ahead, in memory without a limit. The former also answers a client
+  that ends its side after the request; to mitmproxy it is gone. The latter takes an
   interim answer (103 Early Hints) for what it is: mitmproxy takes it for the
   answer, and the client waits for the real one for ever.
 - `TrailerlessReader`: mitmproxy crashes on trailers after a chunked body, and
@@ -120,6 +121,11 @@ class Handler(ProxyConnectionHandler):
 
     @override
     async def server_event(self, event: events.Event) -> None:
+        if isinstance(event, events.ConnectionClosed) and event.connection is self.client:
+            io = self.transports.get(self.client)
+            if io is not None and cast("asyncio.StreamWriter", io.writer).is_closing():
+                # A reset; mitmproxy takes it for the end of one direction.
+                self.client.state = ConnectionState.CLOSED
         if isinstance(event, events.DataReceived) and isinstance(event.connection, Server):
             self._heard[event.connection] = time.monotonic()
         await super().server_event(event)
@@ -220,7 +226,9 @@ class PagedStream(http_layers.HttpStream):
 
 
 class BoundedServer(_http1.Http1Server):
-    """mitmproxy's side towards an HTTP/1 client, with bounded memory."""
+    """mitmproxy's side towards an HTTP/1 client, with bounded memory, and for who only listens."""
+
+    _ended = False  # the client sends nothing more
 
     @override
     def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
@@ -242,7 +250,24 @@ class BoundedServer(_http1.Http1Server):
             yield ReceiveHttp(flood)
             self.state = self.done
             return
+        half_closed = self.conn.state is ConnectionState.CAN_WRITE
+        begun = self.response is not None and self.response.status_code != 100
+        if isinstance(event, events.ConnectionClosed) and half_closed and not begun:
+            # A program that left looks the same. So this is for who waits for an answer, which has
+            # a deadline: streams have none, and those who leave them must not be missed.
+            self._ended = True
+            return
         yield from super().wait(event)
+
+    @override
+    def mark_done(
+        self, *, request: bool = False, response: bool = False
+    ) -> layer.CommandGenerator[None]:
+        yield from super().mark_done(request=request, response=response)
+        if self._ended and self.state not in (self.wait, self.done):
+            # Of what was sent ahead, all is answered now that is whole.
+            yield from self.state(events.ConnectionClosed(self.conn))
+            self.state = self.done
 
 
 class BoundedClient(_http1.Http1Client):

@@ -29,6 +29,7 @@ class Owners:
         self._ask = ask
         self._diag = diag
         self._known: OrderedDict[int, Container] = OrderedDict()
+        self._looked: OrderedDict[tuple[Endpoint, Endpoint], int | None] = OrderedDict()
 
     def learn(self, containers: Iterable[tuple[int, Container]]) -> None:
         """Take what the daemon says now about these cgroup ids."""
@@ -43,11 +44,17 @@ class Owners:
         for cgroup in [each for each, value in self._known.items() if value.key == container.key]:
             del self._known[cgroup]
 
+    def look(self, client: Endpoint, wanted: Endpoint) -> None:
+        """Ask the kernel at once, for `owner`: a socket that was closed soon has no cgroup."""
+        self._looked[client, wanted] = self._diag.cgroup_of(client, wanted)
+        while len(self._looked) > _REMEMBERED:
+            self._looked.popitem(last=False)
+
     async def owner(
         self, client: Endpoint, wanted: Endpoint
     ) -> tuple[int | None, Container | None]:
         """Return the cgroup id and container of the socket that connects `client` to `wanted`."""
-        cgroup = self._diag.cgroup_of(client, wanted)
+        cgroup = self._looked.pop((client, wanted), None) or self._diag.cgroup_of(client, wanted)
         if cgroup is None:
             return None, None
         if (found := self._known.get(cgroup)) is not None:

@@ -20,7 +20,7 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import override
+from typing import Any, override
 
 import mitmproxy_rs
 from mitmproxy import ctx, platform
@@ -29,6 +29,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layer import Layer
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance, ServerManager
 
+from addons.crowd import Crowd
 from addons.engine import Handler, TolerantTop
 from addons.peers import Peer, Peers
 from addons.sockdiag import Endpoint
@@ -36,6 +37,9 @@ from webguard.model import Container
 
 type Owner = Callable[[Endpoint, Endpoint], Awaitable[tuple[int | None, Container | None]]]
 """The cgroup id and the container of the socket with these ends (its own view)."""
+
+type Look = Callable[[Endpoint, Endpoint], None]
+"""Told the same ends before `Owner` is asked, while the socket is as young as can be."""
 
 
 class Probe(Enum):
@@ -55,6 +59,33 @@ _LAST_WORDS = 5.0
 _BEGUN = 8  # turns of the loop from asyncio's accept to our first line: it takes four
 # A close with this set sends RST: the other side learns at once, and nothing lingers.
 _LINGER_NONE = struct.pack("ii", 1, 0)
+
+
+class _Looking(socket.socket):
+    """A listening socket that has every connection looked at before anything else is done.
+
+    asyncio begins with a connection some turns of the loop after it has accepted it,
+    and all that waited before it. By then a short one would be over.
+    """
+
+    look: Look
+
+    @override
+    def accept(self) -> tuple[socket.socket, Any]:
+        accepted, address = super().accept()
+        client, wanted = _ends(accepted)
+        if wanted is not None:
+            self.look(client, wanted)
+        return accepted, address
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a connection's owner is found."""
+
+    owner: Owner
+    look: Look
+    probed: Probed
 
 
 class WebguardMode(mode_specs.TransparentMode):
@@ -80,15 +111,15 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
         manager: ServerManager,
         *,
         sockets: Sequence[socket.socket],
-        owner: Owner,
-        probed: Probed,
+        asking: Asking,
         peers: Peers,
+        crowd: Crowd,
     ) -> None:
         super().__init__(WebguardMode.parse("webguard"), manager)
-        self._sockets = sockets
-        self._owner = owner
-        self._probed = probed
+        self._sockets = [_looking(each, asking.look) for each in sockets]
+        self._asking = asking
         self._peers = peers
+        self._crowd = crowd
         self.counters = Counters()
         self.open = 0  # connections that were accepted and have not ended, whoever asks for them
 
@@ -141,8 +172,8 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             self.counters.direct += 1
             _reset(writer)
             return
-        cgroup, container = await self._owner(client, wanted)
-        probe = Probe.NOBODYS if cgroup is None else self._probed(cgroup, client, wanted)
+        cgroup, container = await self._asking.owner(client, wanted)
+        probe = Probe.NOBODYS if cgroup is None else self._asking.probed(cgroup, client, wanted)
         if probe is Probe.OURS:
             self.counters.probes += 1
             _reset(writer)
@@ -150,13 +181,28 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
         if probe is Probe.ANOTHERS and container is None:
             writer.close()
             return
+        if not self._crowd.enter(cgroup, container, _text(wanted)):
+            _reset(writer)
+            return
+        peer = Peer(client=_text(client), server=_text(wanted), cgroup=cgroup, container=container)
+        try:
+            await self._serve(reader, writer, wanted, peer)
+        finally:
+            self._crowd.leave(cgroup, container)
+
+    async def _serve(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        wanted: Endpoint,
+        peer: Peer,
+    ) -> None:
         self.counters.served += 1
         handler = Handler(ctx.master, reader, writer, ctx.options, self.mode)
         context = handler.layer.context
         handler.layer = self.make_top_layer(context)
         context.client.sockname = wanted
         context.server.address = wanted
-        peer = Peer(client=_text(client), server=_text(wanted), cgroup=cgroup, container=container)
         self._peers.add(context.client.id, peer)
         try:
             with self.manager.register_connection(context.client.id, handler):
@@ -172,6 +218,13 @@ class WebguardInstance(AsyncioServerInstance[WebguardMode]):
             async with asyncio.timeout(_LAST_WORDS):
                 await writer.wait_closed()
         await handler.part()
+
+
+def _looking(listening: socket.socket, look: Look) -> _Looking:
+    """Put it in the place of a listening socket, on the same descriptor."""
+    made = _Looking(fileno=listening.detach())
+    made.look = look
+    return made
 
 
 def _ends(accepted: socket.socket) -> tuple[Endpoint, Endpoint | None]:

@@ -8,6 +8,10 @@ A server whose certificate cannot be verified gets nothing passed on. So that
 the client can be told why, the connection is given a leaf *for the block page*
 (an hour long, and kept apart from the others), and every request on it is
 answered by `addons.failures`; no byte of that server's is ever sent under it.
+
+A client without SNI checks one of the names in its leaf, and we do not know
+which. It checks once, for all servers that follow on its connection: each must
+be the one that the leaf was made for, or prove all of its names (ADR 0009).
 """
 
 import ipaddress
@@ -17,6 +21,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -54,6 +59,23 @@ class _Leaf:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What a client without SNI has been shown, and by which server it was proved."""
+
+    names: frozenset[str]
+    certificate: Cert | None
+
+    def holds(
+        self, _theirs: SSL.Connection, found: crypto.X509, _error: int, depth: int, ok: int
+    ) -> bool:
+        """OpenSSL's callback: whether a later server may answer as well. Each certificate."""
+        if not ok or depth:
+            return bool(ok)
+        certificate = Cert(found.to_cryptography())
+        return certificate == self.certificate or self.names <= set(_names_in(certificate))
+
+
 class Tls:
     """The TLS hooks that serving needs, in place of mitmproxy's TlsConfig."""
 
@@ -74,6 +96,8 @@ class Tls:
         self._trusted = trusted
         self._client = _client_context()
         self._server = _server_context(roots)
+        # Of clients without SNI. Weak: a hook may come after the one of their end.
+        self._proofs: WeakKeyDictionary[connection.Client, _Proof] = WeakKeyDictionary()
         self._leaves: OrderedDict[tuple[tuple[str, ...], bool], _Leaf] = OrderedDict()
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._key_until = time.monotonic() + _KEY_SECONDS
@@ -102,6 +126,9 @@ class Tls:
         except Exception as error:  # noqa: BLE001 - whatever it is, no leaf and no connection
             self._tell(data.conn, "tls.no_leaf", f"{type(error).__name__}: {error}")
             return
+        if not data.conn.sni:
+            proved = None if server.error else next(iter(server.certificate_list), None)
+            self._proofs[data.conn] = _Proof(frozenset(names), proved)
         ours = SSL.Connection(self._client)
         ours.use_certificate(leaf.certificate)
         ours.use_privatekey(leaf.key)
@@ -121,6 +148,8 @@ class Tls:
         if name:
             server.sni = name
             _expect(theirs, name)
+        elif (proof := self._proofs.get(client)) is not None:
+            theirs.set_verify(SSL.VERIFY_PEER, proof.holds)
         offers = client.alpn_offers or ()
         server.alpn_offers = [b"http/1.1"] if b"http/1.1" in offers else list(offers)
         if server.alpn_offers:
@@ -194,18 +223,18 @@ def _names(client: connection.Client, server: connection.Server) -> tuple[str, .
     if server.certificate_list and not server.error:
         # Never the address instead: nobody verified that the server may use it, and a client
         # that asks for an address would trust our leaf where it had refused the server's.
-        return _names_in(server.certificate_list[0]) or _NOBODY
+        return tuple(_names_in(server.certificate_list[0])[:_MOST_NAMES]) or _NOBODY
     return (client.sockname[0],)
 
 
-def _names_in(certificate: Cert) -> tuple[str, ...]:
+def _names_in(certificate: Cert) -> list[str]:
     found: list[str] = []
     for name in certificate.altnames:
         if isinstance(name, x509.IPAddress):
             found.append(str(name.value))
         elif isinstance(name, x509.DNSName) and "*" not in name.value:
             found.append(name.value)
-    return tuple(found[:_MOST_NAMES])
+    return found
 
 
 def _choose_alpn(ours: SSL.Connection, offers: list[bytes]) -> bytes | object:

@@ -3,7 +3,7 @@
 A cgroup id is the inode number of its directory and is not used again. The
 version 1 hierarchies of a hybrid host are not ours to touch: sockets know only
 their version 2 cgroup. Names below the root may be chosen by users and by
-containers; they are compared, never parsed for more than an id.
+containers; they are compared, never parsed.
 """
 
 import contextlib
@@ -22,18 +22,6 @@ from webguard.errors import HostError
 # the runtime in front. conmon's scope carries the id too, but is the monitor's.
 _NAME = re.compile(r"(?:([a-z][a-z0-9-]{0,40})-)?([0-9a-f]{64})(?:\.scope)?")
 _MONITOR = "conmon"
-_RUNTIMES = {
-    "docker": "docker",
-    "libpod": "podman",
-    "crio": "cri",
-    "cri-containerd": "cri",
-    "nerdctl": "containerd",
-}
-# The parent tells when the name does not (cgroupfs drivers).
-_PARENTS = {"docker": "docker", "libpod_parent": "podman"}
-_POD_PARENT = "kubepods"
-_UNKNOWN_RUNTIME = "proc"
-
 _MOUNTS = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(r"\\([0-7]{3})")  # proc(5) writes blanks in paths so
 _KERNFS_HANDLE = 0xFE  # FILEID_KERNFS, linux/exportfs.h
@@ -68,20 +56,6 @@ def is_container(name: str) -> bool:
     """Return whether a directory's name is that of a container's cgroup."""
     match = _NAME.fullmatch(name)
     return match is not None and not _is_monitor(match)
-
-
-def container_id_of(path: str) -> tuple[str, str] | None:
-    """Return a guess at the runtime, and the full id, of the container a path lies in.
-
-    The outermost container: what runs inside it is its own affair.
-    """
-    parents: list[str] = []
-    for name in path.strip("/").split("/"):
-        match = _NAME.fullmatch(name)
-        if match and not _is_monitor(match):
-            return _runtime(match[1], parents), match[2]
-        parents.append(name)
-    return None
 
 
 def path_of(cgroup: int, root: Path) -> str | None:
@@ -172,14 +146,6 @@ def ensure(root: Path, name: str, *, ours: bool = False) -> OwnCgroup:
 
 def _is_monitor(match: re.Match[str]) -> bool:
     return (match[1] or "").split("-")[-1] == _MONITOR
-
-
-def _runtime(prefix: str | None, parents: list[str]) -> str:
-    if prefix:
-        return _RUNTIMES.get(prefix, _UNKNOWN_RUNTIME)
-    if any(name.partition(".")[0] == _POD_PARENT for name in parents):
-        return "cri"
-    return _PARENTS.get(parents[-1], _UNKNOWN_RUNTIME) if parents else _UNKNOWN_RUNTIME
 
 
 def _by_handle(cgroup: int, mount: int, root: Path) -> str | None:

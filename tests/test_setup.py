@@ -111,3 +111,22 @@ def test_nothing_is_installed_that_would_run_while_it_is_installed() -> None:
         # Our own wheel, built a moment before, is the exception.
         assert "pip_rules" in line or line.endswith("\\"), line
     assert "pip_rules=(--require-hashes --only-binary :all:)" in text
+
+
+def test_a_link_to_the_program_is_made_once_and_never_in_place_of_another(tmp_path: Path) -> None:
+    def link(path: Path) -> str:
+        call: list[str | Path] = [SETUP / "link", "/opt/webguard/venv/bin/webguard", path]
+        done = subprocess.run(call, capture_output=True, check=True, text=True, timeout=60)
+        return done.stderr
+
+    ours, other, theirs = (tmp_path / each for each in ("bin/webguard", "other", "theirs"))
+    other.write_text("a program")
+    theirs.symlink_to("/nowhere")
+
+    assert link(ours) == f"setup: {ours}\n"
+    assert link(ours) == ""
+    assert ours.readlink() == Path("/opt/webguard/venv/bin/webguard")
+    assert "left alone" in link(other)
+    assert other.read_text() == "a program"
+    assert "left alone" in link(theirs)
+    assert theirs.readlink() == Path("/nowhere")

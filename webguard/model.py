@@ -16,6 +16,9 @@ appears: escape it for the medium it is printed on, and never parse it.
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+INSTANCE = r"^[a-z][a-z0-9_]{0,15}$"
+"""Of an instance's name: it stands in paths, and in the names of tables and cgroups."""
+
 
 class Action(StrEnum):
     """What a verdict tells the room that asked to do."""

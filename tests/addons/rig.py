@@ -19,9 +19,12 @@ import pytest
 from mitmproxy import platform
 from mitmproxy.master import Master
 
-from addons.listener import Probe, WebguardInstance
+from addons.crowd import Crowd
+from addons.listener import Asking, Probe, WebguardInstance
+from addons.sockdiag import Endpoint
 from certs.authority import Authority, Purpose
 from tests.system.host import pki
+from webguard.daemon.clock import stamp
 from webguard.daemon.serving import Serving
 from webguard.daemon.settings import Settings
 from webguard.model import Container, Detection, Event, ScanResult
@@ -53,6 +56,7 @@ class Rig:
     master: Master
     serving: Serving
     recorded: list[Event]
+    looked: list[tuple[Endpoint, Endpoint]]
     wanted: tuple[str, int] = ("127.0.0.1", 1)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     container: Container | None = None
@@ -161,6 +165,7 @@ async def running(
     policy: Policy | None = None,
     max_body: int = 1024 * 1024,
     silence: float = 30,
+    descriptors: int = 4096,
 ) -> AsyncIterator[Rig]:
     """The proxy as `webguard.daemon.serving` builds it."""
     rig = cast("Rig", None)
@@ -189,14 +194,20 @@ async def running(
     serving = Serving(settings, scanner, origins.pem.encode(), daemon, signer)
     master, peers = serving.master, serving.peers
     listening = socket.create_server(("127.0.0.1", 0))
+    port: int = listening.getsockname()[1]
+    looked: list[tuple[Endpoint, Endpoint]] = []
     instance = WebguardInstance(
         master.addons.get("proxyserver"),
         sockets=[listening],
-        owner=owner,
-        probed=lambda cgroup, client, wanted: PROBES.get(cgroup, Probe.NOBODYS),
+        asking=Asking(
+            owner=owner,
+            look=lambda client, wanted: looked.append((client, wanted)),
+            probed=lambda cgroup, client, wanted: PROBES.get(cgroup, Probe.NOBODYS),
+        ),
         peers=peers,
+        crowd=Crowd(descriptors=descriptors, record=recorded.append, stamp=stamp),
     )
-    rig = Rig(listening.getsockname()[1], authority, origins, instance, master, serving, recorded)
+    rig = Rig(port, authority, origins, instance, master, serving, recorded, looked)
     rig.look_up.set()
     monkeypatch.setattr(platform.linux, "original_addr", lambda accepted: rig.wanted)
     await instance.start()

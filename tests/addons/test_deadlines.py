@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,9 @@ from mitmproxy.test import tflow
 from addons import deadlines
 from addons.deadlines import Deadlines
 from addons.failures import DEADLINE
+from certs.authority import Authority
+from tests.addons.rig import Rig, get, origin_tls, response, running
+from tests.system.host import pki
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +50,7 @@ def impatient(handler: FakeHandler) -> Deadlines:
 
 
 def waiting(addon: Deadlines) -> int:
-    return len(addon._waiting) + len(addon._connecting)
+    return len(addon._waiting) + len(addon._connecting) + len(addon._shaking_hands)
 
 
 async def test_a_silent_server_is_dropped(impatient: Deadlines, handler: FakeHandler) -> None:
@@ -131,3 +136,60 @@ async def test_a_connection_in_time_is_not_cut(
     getattr(impatient, end)(data)
     await asyncio.sleep(0.05)
     assert waiting(impatient) == 0
+
+
+async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(-1)
+    writer.close()
+
+
+@pytest.fixture
+async def quick_rig(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority, origins: pki.Identity
+) -> AsyncIterator[Rig]:
+    async with running(monkeypatch, authority, origins, silence=0.2) as running_rig:
+        yield running_rig
+        assert waiting(running_rig.serving.master.addons.get("deadlines")) == 0
+
+
+async def test_a_server_that_does_not_shake_hands_is_told_of(quick_rig: Rig) -> None:
+    await quick_rig.serve(mute)
+    answer = await quick_rig.ask(get(), quick_rig.client_tls(), "good.test")
+    assert answer.startswith(b"HTTP/1.1 502")
+    assert b"no TLS handshake in time" in answer
+    verdict = (await quick_rig.event("web.failed")).verdict
+    assert verdict is not None
+    assert "no TLS handshake in time" in verdict.reason
+
+
+async def test_a_handshake_in_time_is_not_cut_later(quick_rig: Rig, tmp_path: Path) -> None:
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(b"late"))
+        await writer.drain()
+
+    tls = origin_tls(pki.server("good.test", issuer=quick_rig.origins), tmp_path)
+    await quick_rig.serve(slow, tls=tls)
+    reader, writer = await quick_rig.connect(quick_rig.client_tls(), "good.test")
+    await asyncio.sleep(0.4)
+    writer.write(get())
+    assert (await reader.read()).endswith(b"late")
+
+
+async def test_a_client_that_leaves_during_the_handshake_leaves_no_timer(quick_rig: Rig) -> None:
+    await quick_rig.serve(mute)
+    async with asyncio.timeout(10):
+        with pytest.raises((OSError, TimeoutError)):
+            async with asyncio.timeout(0.1):
+                await quick_rig.connect(quick_rig.client_tls(), "good.test")
+        while quick_rig.instance.open:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_an_idle_connection_outlives_the_longest_silence_of_a_server(rig: Rig) -> None:
+    await rig.serve(mute)
+    await rig.connect()
+    async with asyncio.timeout(10):
+        while not (handlers := list(rig.serving.proxyserver.connections.values())):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert handlers[0].timeout_watchdog.timeout > 3600  # the most that web.origin_timeout may be

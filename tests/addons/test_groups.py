@@ -1,6 +1,7 @@
 """Containers of several groups in one proxy: what one may have, another may not."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,9 +15,12 @@ from addons.tunnels import Tunnels
 from certs.authority import Authority
 from tests.addons.rig import EVIL, PATIENCE, Rig, answers, get, origin_tls, response, running
 from tests.system.host import pki
+from webguard.daemon.children import sealed
 from webguard.model import Action, Container, Question, Verdict
 from webguard.policy.decide import Policy
 from webguard.policy.groups import Group, Match
+from webguard.policy.urls import Kind, UrlList
+from webguard.scan.engine import Engine, compile_rules
 
 STRICT = Group(name="strict", match=Match(names=("strict-*",)), unscanned=Action.BLOCK)
 LIMIT = 4096
@@ -140,3 +144,31 @@ def test_what_is_remembered_of_a_bypass_goes_with_the_connection(world: Any) -> 
     assert addon.outdated(client)
     addon.client_disconnected(client)
     assert not addon.bypasses(client)
+
+
+async def test_the_loop_goes_on_while_other_settings_are_read(
+    monkeypatch: pytest.MonkeyPatch, authority: Authority, origins: pki.Identity
+) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    hosts = tuple(f"host{each}.example" for each in range(5000))
+    policy = Policy(lists=(UrlList(name="ads", kind=Kind.BLOCKED, entries=hosts),))
+    async with running(monkeypatch, authority, origins) as rig:
+        rig.serving._engine = Engine(compile_rules({}))
+        told = rig.serving._settings.model_copy(update={"policy": policy}).model_dump_json()
+        files = sealed("settings", told.encode()), sealed("rules", compile_rules({}))
+        roots = sealed("roots", origins.pem.encode())
+        turning = asyncio.ensure_future(turn())
+        await asyncio.sleep(0)
+        assert await rig.serving.configure((*files, roots)) == ""
+        turning.cancel()
+        assert rig.serving._settings.policy == policy
+    assert turns > 1
+    for each in (*files, roots):
+        os.close(each)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,3 +99,19 @@ async def test_what_is_remembered_is_bounded_and_the_latest(
     assert await known.owner(("10.0.0.1", 9), ENDS[1]) == (9, a_container)
     assert await known.owner(("10.0.0.1", 1), ENDS[1]) == (1, None)
     assert len(known._known) == 3
+
+
+async def test_a_socket_that_was_looked_at_may_be_gone_afterwards(a_container: Container) -> None:
+    short = owners(Daemon(a_container))
+    short.look(*ENDS)
+    short._diag = SimpleNamespace(cgroup_of=lambda local, remote: None)  # type: ignore[assignment]
+    assert await short.owner(*ENDS) == (4, a_container)
+    assert await short.owner(*ENDS) == (None, None)  # the next one with these ends is another
+
+
+def test_what_was_looked_at_and_never_asked_for_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identify, "_REMEMBERED", 3)
+    looking = owners(Daemon())
+    for port in range(10):
+        looking.look(("10.0.0.1", port), ENDS[1])
+    assert len(looking._looked) == 3

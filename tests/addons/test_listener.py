@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from dataclasses import replace
 
 import pytest
 from mitmproxy import platform
@@ -76,7 +77,7 @@ async def test_what_was_accepted_before_the_end_is_waited_for(
         return None, None
 
     await rig.serve(answers(response()))
-    monkeypatch.setattr(rig.instance, "_owner", slow)
+    monkeypatch.setattr(rig.instance, "_asking", replace(rig.instance._asking, owner=slow))
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(rig.ask(get()))
         await asked.wait()
@@ -116,7 +117,18 @@ async def test_an_owner_that_cannot_be_told_costs_the_connection_only(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(rig.instance, "_owner", broken)
+        patch.setattr(rig.instance, "_asking", replace(rig.instance._asking, owner=broken))
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
         assert await rig.ask(get()) == b""
     assert b" 200 " in await rig.ask(get())
+
+
+async def test_a_connection_is_looked_at_before_its_owner_is_asked_for(rig: Rig) -> None:
+    await rig.serve(answers(response()))
+    rig.look_up.clear()
+    _, writer = await rig.connect()
+    async with asyncio.timeout(PATIENCE):
+        while not rig.instance.open:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert rig.looked == [(writer.get_extra_info("sockname"), rig.wanted)]
+    rig.look_up.set()

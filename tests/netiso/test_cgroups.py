@@ -1,4 +1,4 @@
-"""Finding the tree, and reading container ids out of paths that others chose."""
+"""Finding the tree, and telling containers by names that others chose."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ import pytest
 
 from netiso.cgroups import (
     children,
-    container_id_of,
     ensure,
     find_root,
     identity,
@@ -16,7 +15,6 @@ from netiso.cgroups import (
 from webguard.errors import HostError
 
 ID = "0123456789abcdef" * 4
-OTHER = "fedcba9876543210" * 4
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -57,41 +55,35 @@ def test_a_host_without_the_tree_is_told_what_to_do(tmp_path: Path, mounts: str)
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    "name",
     [
-        pytest.param(f"docker/{ID}", ("docker", ID), id="docker, cgroupfs"),
-        pytest.param(f"/docker/{ID}/sub/dir", ("docker", ID), id="below a container"),
-        pytest.param(f"system.slice/docker-{ID}.scope", ("docker", ID), id="docker, systemd"),
-        pytest.param(f"machine.slice/libpod-{ID}.scope/container", ("podman", ID), id="podman"),
-        pytest.param(f"libpod_parent/{ID}", ("podman", ID), id="podman, cgroupfs"),
-        pytest.param(
-            f"kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", ("cri", ID), id="pod"
-        ),
-        pytest.param(f"kubepods/burstable/pod1/{ID}", ("cri", ID), id="pod, cgroupfs"),
-        pytest.param(f"default/{ID}", ("proc", ID), id="runtime not known"),
-        pytest.param(f"a.slice/new-thing-{ID}.scope", ("proc", ID), id="unknown prefix"),
-        pytest.param(f"docker/{ID}/docker/{OTHER}", ("docker", ID), id="container in a container"),
-        pytest.param(ID, ("proc", ID), id="at the root"),
-        pytest.param(f"machine.slice/libpod-conmon-{ID}.scope", None, id="podman's monitor"),
-        pytest.param(f"crio-conmon-{ID}.scope", None, id="CRI-O's monitor"),
-        pytest.param("docker", None, id="only the parent"),
-        pytest.param("system.slice/ssh.service", None, id="a service"),
-        pytest.param(f"docker/{ID[:-1]}", None, id="id too short"),
-        pytest.param(f"docker/{ID}0", None, id="id too long"),
-        pytest.param(f"docker/{ID.upper()}", None, id="not as runtimes write it"),
-        pytest.param(f"docker/{ID}\n", None, id="newline at the end"),
-        pytest.param(f"docker/{ID}.scope.d", None, id="more at the end"),
-        pytest.param("", None, id="the root"),
+        pytest.param(ID, id="a bare id"),
+        pytest.param(f"docker-{ID}.scope", id="docker, systemd"),
+        pytest.param(f"cri-containerd-{ID}.scope", id="pod"),
+        pytest.param(f"new-thing-{ID}.scope", id="unknown prefix"),
     ],
 )
-def test_container_ids_are_read_from_paths(path: str, found: tuple[str, str] | None) -> None:
-    assert container_id_of(path) == found
+def test_a_container_has_its_id_in_its_name(name: str) -> None:
+    assert is_container(name)
 
 
-def test_a_monitor_is_no_container_and_a_bare_id_is() -> None:
-    assert is_container(ID)
-    assert is_container(f"cri-containerd-{ID}.scope")
-    assert not is_container(f"libpod-conmon-{ID}.scope")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(f"libpod-conmon-{ID}.scope", id="podman's monitor"),
+        pytest.param(f"crio-conmon-{ID}.scope", id="CRI-O's monitor"),
+        pytest.param("docker", id="only the parent"),
+        pytest.param("ssh.service", id="a service"),
+        pytest.param(ID[:-1], id="id too short"),
+        pytest.param(f"{ID}0", id="id too long"),
+        pytest.param(ID.upper(), id="not as runtimes write it"),
+        pytest.param(f"{ID}\n", id="newline at the end"),
+        pytest.param(f"{ID}.scope.d", id="more at the end"),
+        pytest.param("", id="the root"),
+    ],
+)
+def test_what_else_has_a_name_is_no_container(name: str) -> None:
+    assert not is_container(name)
 
 
 def test_a_search_finds_an_id_and_gives_up_at_its_limit(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.host.origin import ORIGIN_V4, Manner, Origin
-from tests.system.host.testhost import Cgroup, TestHost
+from tests.system.host.origin import GOOD_V4, ORIGIN_V4, Manner, Origin
+from tests.system.host.testhost import Cgroup, Done, TestHost
 from tests.system.product import Webguard, curl, raw, running
 
 pytestmark = pytest.mark.system
 
 MIB = 1024 * 1024
+CA = "/etc/ssl/certs/ESET-SSL-Filter-CA.pem"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,7 @@ def lenient(host: TestHost, webguard_installed: Path, box: Cgroup) -> Iterator[W
         yield daemon
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize(
     ("manner", "status"),
     [
@@ -39,16 +41,26 @@ def lenient(host: TestHost, webguard_installed: Path, box: Cgroup) -> Iterator[W
     ],
 )
 def test_a_server_that_misbehaves_is_told_of(
-    lenient: Webguard, box: Cgroup, origin: Origin, manner: Manner, status: str
+    lenient: Webguard, box: Cgroup, origin: Origin, manner: Manner, status: str, scheme: str
 ) -> None:
-    path = f"/bad-{manner.name.lower()}"
+    path = f"/bad-{manner.name.lower()}-{scheme}"
     origin.serve(path, b"x" * 5000, manner=manner)
+    assert_told(lenient, curl(box, f"{scheme}://{GOOD_V4}{path}", "--cacert", CA), path, status)
 
-    done = curl(box, f"http://{ORIGIN_V4}{path}")
 
+def test_a_server_that_never_shakes_hands_is_told_of(
+    lenient: Webguard, box: Cgroup, origin: Origin
+) -> None:
+    origin.serve("/", manner=Manner.NO_HANDSHAKE)
+    done = curl(box, f"https://{GOOD_V4}/no-handshake", "--cacert", CA)
+    assert_told(lenient, done, "/no-handshake", "502")
+    assert "no TLS handshake in time" in done.out
+
+
+def assert_told(webguard: Webguard, done: Done, path: str, status: str) -> None:
     assert done.err == status
     assert "mitm" not in done.out.lower()
-    event = lenient.wait_for(
+    event = webguard.wait_for(
         lambda found: any(each["subject"].endswith(path) for each in found), kind="web.failed"
     )[-1]
     assert event["remedy"]

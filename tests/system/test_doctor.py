@@ -69,7 +69,7 @@ BROKEN = [
         "rm /run/p",
         "user webguard-signer",
         "missing",
-        "make setup",
+        "make install",
         id="a missing user",
     ),
     pytest.param(
@@ -81,7 +81,23 @@ BROKEN = [
         id="broken settings",
     ),
     pytest.param(
-        "mkdir -p /var/lib/webguard; mount -t tmpfs none /var/lib/webguard;"
+        f"mkdir -p /etc/webguard; touch {SETTINGS}; chmod 666 {SETTINGS}",
+        "true",
+        SETTINGS,
+        "others than its owner can write to it (mode 0666)",
+        f"chown root {SETTINGS}; chmod go-w {SETTINGS}",
+        id="settings that others can write",
+    ),
+    pytest.param(
+        "mkdir -p /var/lib/webguard; mount -t tmpfs -o mode=777 none /var/lib/webguard",
+        "true",
+        "/var/lib/webguard",
+        "others than its owner can write to it (mode 0777)",
+        "chmod go-w /var/lib/webguard",
+        id="a folder that others can write",
+    ),
+    pytest.param(
+        "mkdir -p /var/lib/webguard; mount -t tmpfs -o mode=755 none /var/lib/webguard;"
         " mkdir /var/lib/webguard/ca; chown 65534 /var/lib/webguard/ca",
         "true",
         "/var/lib/webguard/ca",

@@ -212,6 +212,9 @@ def test_what_becomes_of_host_network_containers_is_a_setting(
     status = free.command("status", check=False)
     assert status.out.startswith("PROTECTED: " if inspecting else "NOT PROTECTED\n")
     assert ("isolation is on" in status.out) is not inspecting
+    assert "  isolation is ON, by root" in status.out
+    told = free.status()["isolation"]
+    assert told == {key: answer[key] for key in told}
 
     do(free, "/off")
     assert "403" in get(yard, f"{url}?after-{host_network}")

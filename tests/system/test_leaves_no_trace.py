@@ -22,6 +22,7 @@ pytestmark = pytest.mark.system
 
 PORT = 13128
 REFUSED = 7  # CURLE_COULDNT_CONNECT
+UNREACHABLE = 5  # our own exit code
 BOTH = [ORIGIN_V4, f"[{ORIGIN_V6}]"]
 
 
@@ -126,8 +127,16 @@ def asked_by(host: TestHost, container: str) -> str:
     return done.out + done.err
 
 
-@pytest.mark.parametrize("on_failure", ["open", "closed"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    ("number", "on_failure"),
+    [
+        pytest.param(number, on_failure, id=f"{number.name}-{on_failure}")
+        for number in (signal.SIGINT, signal.SIGTERM)
+        for on_failure in ("open", "closed")
+    ]
+    # The terminal is gone.
+    + [pytest.param(signal.SIGHUP, "closed", id="SIGHUP-closed")],
+)
 def test_a_stop_leaves_nothing(
     host: TestHost,
     webguard_installed: Path,
@@ -145,9 +154,16 @@ def test_a_stop_leaves_nothing(
         webguard.wait_for(lambda found: neighbour in str(found), kind="web.passed")
         assert left(host, before) != [], "or the picture shows nothing of ours"
 
-        code = webguard.stop(number)
+        with host.folder.joinpath("followed").open("wb") as followed:
+            # It would go on for ever, and must not hold the end up.
+            follower = host.spawn(
+                [webguard_installed, "events", "--follow"], stdout=followed.fileno()
+            )
+            wait_until(lambda: (host.folder / "followed").stat().st_size > 0)
+            code = webguard.stop(number)
 
     assert code == 0
+    assert follower.wait(10) == UNREACHABLE
     assert left(host, before) == []
     said = webguard.errors.read_text()
     assert "Traceback" not in said

@@ -100,6 +100,21 @@ def test_a_rule_that_does_not_compile(host: TestHost, settings: dict[str, Any]) 
         rule.unlink()
 
 
+@pytest.mark.parametrize("spoil", ["chmod 666", "chown 65534"])
+def test_settings_that_others_than_root_can_write(
+    host: TestHost, settings: dict[str, Any], spoil: str
+) -> None:
+    write(host, settings)
+    said = (SETTINGS, f"chown root {SETTINGS}; chmod go-w {SETTINGS}")
+    refused(host, start(host, f"{spoil} {SETTINGS}"), 2, *said)
+
+
+def test_a_state_folder_that_others_can_write(host: TestHost, settings: dict[str, Any]) -> None:
+    write(host, settings)
+    broken = f"mkdir -p {STATE}; mount -t tmpfs -o mode=777 none {STATE}"
+    refused(host, start(host, broken), 1, STATE, f"chmod go-w {STATE}")
+
+
 @pytest.mark.parametrize(
     "content", [pytest.param(None, id="missing"), pytest.param(b"\0no pem\n", id="no PEM")]
 )
@@ -128,7 +143,7 @@ def test_a_service_user_is_missing(host: TestHost, settings: dict[str, Any]) -> 
     write(host, settings)
     mask = "grep -v ^webguard-signer /etc/passwd > /run/p; mount --bind /run/p /etc/passwd"
     try:
-        refused(host, start(host, mask), 1, "webguard-signer", "make setup")
+        refused(host, start(host, mask), 1, "webguard-signer", "make install")
     finally:
         host.path("/run/p").unlink(missing_ok=True)
 
@@ -146,7 +161,8 @@ def test_a_ca_folder_without_its_certificate(host: TestHost, settings: dict[str,
 def test_a_ca_folder_of_somebody_else(host: TestHost, settings: dict[str, Any]) -> None:
     write(host, settings)
     broken = (
-        f"mkdir -p {STATE}; mount -t tmpfs none {STATE}; mkdir {STATE}/ca; chown 65534 {STATE}/ca"
+        f"mkdir -p {STATE}; mount -t tmpfs -o mode=755 none {STATE}; mkdir {STATE}/ca;"
+        f" chown 65534 {STATE}/ca"
     )
     refused(host, start(host, broken), 1, f"{STATE}/ca", "move it away")
 

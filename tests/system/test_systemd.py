@@ -148,6 +148,7 @@ def test_installing_starts_a_service_that_protects(service: Service) -> None:
     assert service.property("UnitFileState", "webguard-boot.service") == "enabled"
     assert service.property("StatusText") == "protecting"
     assert service.protected()
+    assert service.machine.run(["/usr/local/bin/webguard", "status"]).out.startswith("PROTECTED")
 
 
 def test_installing_again_changes_nothing(service: Service) -> None:
@@ -321,6 +322,7 @@ def test_purge_leaves_nothing_of_the_installation(service: Service) -> None:
     assert service.left() == []
     assert service.systemctl("list-unit-files", "--no-legend", "webguard*", check=False) == ""
     found = service.machine.run(
-        ["find", "/usr/lib", "/etc", "/opt", "/var/lib", "-name", "webguard*"], check=False
+        ["find", "/usr/lib", "/usr/local/bin", "/etc", "/opt", "/var/lib", "-name", "webguard*"],
+        check=False,
     )
     assert found.out == ""

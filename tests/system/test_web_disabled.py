@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 
 from tests.system.containers import box_of
@@ -55,6 +57,22 @@ def put_in_force(webguard: Webguard, *, enabled: bool) -> None:
 def reload(webguard: Webguard) -> None:
     control = webguard.host.path("/run/webguard/control.sock")
     ask(control, "/v1/policy/reload", {"config": ""})
+
+
+@contextmanager
+def switched_off(webguard: Webguard) -> Iterator[None]:
+    """Web inspection is off for everybody while the block runs."""
+    path = webguard.host.path("/etc/webguard/webguard.yaml")
+    before = path.read_text()
+    settings = yaml.safe_load(before)
+    settings["web"]["enabled"] = False
+    path.write_text(yaml.safe_dump(settings))
+    reload(webguard)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        reload(webguard)
 
 
 def issuer(box: Cgroup, name: str) -> str:
@@ -108,6 +126,28 @@ def test_nobody_is_told_that_they_are_inspected(
     standing = {each["name"]: (each["inspected"], each["why_not"]) for each in said}
     assert standing["shop"] == (True, "")
     assert standing["bank"] == (False, "web.enabled is false for its group, banks")
+    status = webguard.status()
+    assert (status["protected"], status["web"]["enabled"]) == (True, True)
+    assert "web.enabled is false for: banks" in status["not_covered"]
+
+
+def test_a_host_on_which_it_is_off_for_everybody_is_not_protected(
+    webguard: Webguard, shop: Cgroup, origin: Origin
+) -> None:
+    origin.serve("/eicar", EICAR)
+    nothing = "web.enabled is false: nothing is inspected"
+    with switched_off(webguard):
+        said = webguard.command("status", "--json", check=False)
+        status = json.loads(said.out)
+        assert (said.code, status["protected"], status["missing"]) == (1, False, [nothing])
+        assert status["web"]["enabled"] is False
+        assert "web.enabled is false for: default" in status["not_covered"]
+        (standing,) = [each for each in status["containers"] if each["name"] == "shop"]
+        assert standing["why_not"] == "web.enabled is false for its group, default"
+        assert curl(shop, f"http://{ORIGIN_V4}/eicar").err == "200"
+        webguard.wait_for(bool, kind="protection.lost", outcome=nothing)
+    assert webguard.status()["protected"]
+    assert curl(shop, f"http://{ORIGIN_V4}/eicar").err == "403"
 
 
 def test_an_unread_connection_ends_when_it_is_to_be_inspected(

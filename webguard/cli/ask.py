@@ -81,8 +81,6 @@ def _asked(
         raise PermissionDeniedError(
             f"{control}: permission denied (be root, or a member of the group webguard)"
         ) from error
-    except BrokenPipeError:
-        raise  # the reader of our own output has gone; main knows
     except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
         raise UnreachableError(
             f"the daemon does not answer at {control}: {error} (start it: webguard run)"

@@ -9,6 +9,9 @@ import typer
 
 from webguard.cli.ask import lines
 from webguard.cli.context import context_of
+from webguard.errors import UnreachableError
+
+_MOST = 1_000_000  # what the daemon sends at most
 
 
 class Format(StrEnum):
@@ -26,7 +29,8 @@ def events(  # noqa: PLR0913 - one for each option
         Format, typer.Option("--format", help="One JSON object, or the vendor's line, an event.")
     ] = Format.JSON,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="The newest so many of the record.")
+        int,
+        typer.Option("--limit", "-n", min=0, max=_MOST, help="The newest so many of the record."),
     ] = 100,
     kind: Annotated[
         list[str] | None, typer.Option("--kind", help="Only these kinds; may be repeated.")
@@ -52,3 +56,5 @@ def events(  # noqa: PLR0913 - one for each option
     for line in lines(context_of(context).paths.control, f"/v1/events?{query}"):
         sys.stdout.write(line)
         sys.stdout.flush()
+    if follow:
+        raise UnreachableError("the daemon has ended (start it, or ask its successor: once more)")

@@ -24,7 +24,15 @@ Examples:
 )
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-_Reason = Annotated[str, typer.Option(help="Why, for the record.")]
+
+
+def _bounded(reason: str) -> str:
+    if len(reason) > 1000:  # what the record takes of it
+        raise typer.BadParameter("at most 1000 characters")
+    return reason
+
+
+_Reason = Annotated[str, typer.Option(help="Why, for the record.", callback=_bounded)]
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The command `webguard`: one file per command, and one place where errors become exit codes."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ from webguard.cli import (
 from webguard.cli.context import Context
 from webguard.daemon.paths import Paths
 from webguard.errors import WebguardError
+from webguard.model import INSTANCE
 
 app = typer.Typer(
     name="webguard",
@@ -72,6 +74,10 @@ def webguard(
     ] = "webguard",
 ) -> None:
     """Say which installation is meant."""
+    if not re.fullmatch(INSTANCE, instance) or instance.endswith("\n"):
+        raise typer.BadParameter(
+            "write 1 to 16 of a-z, 0-9 and _, the first of them a letter", param_hint="--instance"
+        )
     context.obj = Context(Paths(root=root.absolute(), instance=instance))
 
 

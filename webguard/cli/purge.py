@@ -23,6 +23,8 @@ from webguard.errors import (
 )
 
 _PLACE = Path("/opt/webguard")
+_LINK = Path("/usr/local/bin/webguard")
+"""Is ours if it leads to the program."""
 _BOOTED = Path("/run/systemd/system")
 """Is there when systemd runs (sd_booted(3))."""
 _UNITS = tuple(
@@ -135,6 +137,8 @@ def _machine(installed: tuple[str, ...], fetched: tuple[Path, ...]) -> Iterator[
         yield f"packages {' '.join(installed)}", lambda: _remove_packages(installed)
     for folder in fetched:
         yield f"{folder} (a Python)", lambda gone=folder: shutil.rmtree(gone)  # type: ignore[misc]
+    if _LINK.is_symlink() and _LINK.readlink() == _PLACE / "venv/bin/webguard":
+        yield f"{_LINK} (a link to the program)", _LINK.unlink
     if _PLACE.is_dir():
         yield f"{_PLACE} (the program)", lambda: shutil.rmtree(_PLACE)
 
@@ -201,7 +205,11 @@ def _remove_packages(names: tuple[str, ...]) -> None:
         [*argv[:2], "--simulate", *argv[2:]], remedy="apt-get remove by hand", timeout=120
     )
     gone = {line.split()[1] for line in rehearsal.splitlines() if line.startswith("Remv ")}
-    if others := gone - set(names):
+    # What came along as a dependency goes along; what somebody asked for by name does not.
+    automatic = host.run(
+        ["apt-mark", "showauto"], remedy="apt-get remove by hand", timeout=60
+    ).split()
+    if others := gone - set(names) - set(automatic):
         raise HostError(
             "remove packages", f"this would also remove {', '.join(sorted(others))}", "leave them"
         )

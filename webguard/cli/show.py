@@ -50,12 +50,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         for row in rows:
             line("\t".join(plain(each) for each in row))
         return
-    drawn = Table(box=None, pad_edge=False)
+    plainly = bool(os.environ.get("NO_COLOR"))
+    drawn = Table(box=None, pad_edge=False, header_style="" if plainly else "table.header")
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(plain(each)) for each in row))
-    Console(no_color="NO_COLOR" in os.environ).print(drawn)
+    Console(no_color=plainly).print(drawn)
 
 
 def _terminal() -> bool:

@@ -61,6 +61,7 @@ def summary(answer: dict[str, Any]) -> None:
         show.line("NOT PROTECTED")
         for each in answer["missing"]:
             show.line(f"  because {show.plain(each)}")
+    _trouble(answer)
     show.line(
         f"  on failure: {web['on_failure']}; content that cannot be scanned: {web['unscanned']}"
     )
@@ -91,3 +92,22 @@ def _processes(answer: dict[str, Any]) -> None:
     for each in answer["scanners"]:
         alive = f"pid {each['pid']}" if each["pid"] else "not there; archives are not scanned"
         show.line(f"  scan process {each['number']}: {alive}")
+
+
+def _trouble(answer: dict[str, Any]) -> None:
+    """Print what an operator must know although the host may be protected."""
+    isolation, record = answer["isolation"], answer["record"]
+    if isolation["isolated"]:
+        reason = f": {show.plain(isolation['reason'])}" if isolation["reason"] else ""
+        show.line(
+            f"  isolation is ON, by {show.plain(isolation['who'])}{reason}"
+            f" (host-network containers: {isolation['host_network']})"
+        )
+    if record["problem"]:
+        why = show.plain(record["problem"])
+        show.line(f"  the record cannot be written: {why} ({record['waiting']} events wait)")
+    if record["lost"] or answer["events_lost"]:
+        show.line(
+            f"  events lost: {record['lost']} not recorded since the start,"
+            f" {answer['events_lost']} not printed"
+        )

@@ -14,6 +14,7 @@ from pathlib import Path
 from netiso import cgroups
 from netiso.apply import Kernel
 from netiso.cgroup_watch import CgroupWatch
+from webguard.daemon import owners
 from webguard.daemon.interception import redirect_of
 from webguard.daemon.lock import only_one
 from webguard.daemon.material import read_settings
@@ -27,6 +28,7 @@ def shut(paths: Paths, config: Path | None) -> tuple[str, ...] | None:
     May be repeated: the ports stay shut meanwhile. Raises `ConfigError`, `HostError`,
     or `RefusedError` when a daemon runs, whose affair it is then.
     """
+    owners.demand(paths, config)
     settings = read_settings(paths, config)
     if settings.web.on_failure != "closed":
         return None

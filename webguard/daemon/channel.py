@@ -10,15 +10,41 @@ is bounded and validated here, and nothing of it is ever a path or a command.
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from webguard.model import Container, Event, ScanResult
 
 LARGEST = 128 * 1024
 """Bytes in one message. Half of Linux's default socket buffer (net.core.wmem_default)."""
+
+
+# A number that does not fit where it goes raises there: in struct, ctypes, SQLite or datetime.
+type _Number = Annotated[int, Field(ge=0, lt=2**63)]
+type _Cgroup = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+def _bounded(event: Event) -> Event:
+    """Return the event if its numbers fit. Its class is the words', which know no pydantic."""
+    if not 0 <= event.at < 2**63:
+        raise ValueError("no time")
+    if not all(-1 <= each < 2**64 for each in _numbers(event)):  # -1: a user id that is not known
+        raise ValueError("a number that fits nowhere")
+    return event
+
+
+def _numbers(value: object) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _numbers(each)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _numbers(getattr(value, field.name))
 
 
 class _Message(BaseModel):
@@ -45,14 +71,14 @@ class Configure(_Message):
     """Daemon to worker, with three descriptors (settings, rules, roots): work by these from now."""
 
     type: Literal["configure"] = "configure"
-    generation: int
+    generation: _Number
 
 
 class Applied(_Message):
     """Worker to daemon: every request from now on is judged by this generation."""
 
     type: Literal["applied"] = "applied"
-    generation: int
+    generation: _Number
     problem: str = Field(default="", max_length=4000)
 
 
@@ -73,7 +99,7 @@ class Known(_Message):
     """Daemon to worker: these cgroups are this container's (or: it has gone)."""
 
     type: Literal["known"] = "known"
-    cgroups: tuple[int, ...]
+    cgroups: tuple[_Cgroup, ...]
     container: Container
     gone: bool = False
 
@@ -82,14 +108,14 @@ class Resolve(_Message):
     """Worker to daemon: the question whose cgroup this is."""
 
     type: Literal["resolve"] = "resolve"
-    cgroup: int
+    cgroup: _Cgroup
 
 
 class Resolved(_Message):
     """Daemon to worker: the answer, None for nobody's."""
 
     type: Literal["resolved"] = "resolved"
-    cgroup: int
+    cgroup: _Cgroup
     container: Container | None
 
 
@@ -97,7 +123,7 @@ class Probed(_Message):
     """Worker to daemon: a self-test connection from this port came through the redirect."""
 
     type: Literal["probed"] = "probed"
-    port: int
+    port: int = Field(ge=0, le=65535)
     host: str = Field(max_length=64)
 
 
@@ -107,38 +133,38 @@ class Handshake(_Message):
     type: Literal["handshake"] = "handshake"
     runtime: str = Field(max_length=64)
     id: str = Field(max_length=128)
-    started: int
+    started: _Number
 
 
 class Happened(_Message):
     """Worker to daemon: an event to record."""
 
     type: Literal["happened"] = "happened"
-    event: Event
+    event: Annotated[Event, AfterValidator(_bounded)]
 
 
 class Lost(_Message):
     """Worker to daemon: so many events could not be sent, because you did not read."""
 
     type: Literal["lost"] = "lost"
-    count: int
+    count: _Number
 
 
 class Count(_Message):
     """Worker to daemon, every second: what was accepted so far."""
 
     type: Literal["count"] = "count"
-    served: int
-    direct: int
-    probes: int
-    open: int
+    served: _Number
+    direct: _Number
+    probes: _Number
+    open: _Number
 
 
 class MintRequest(_Message):
     """Worker to signer."""
 
     type: Literal["mint"] = "mint"
-    number: int
+    number: _Number
     names: tuple[Annotated[str, Field(max_length=255)], ...] = Field(max_length=16)
     public_key: bytes = Field(max_length=4096)
     block_page: bool = False
@@ -148,7 +174,7 @@ class Minted(_Message):
     """Signer to worker: a PEM chain, or why not."""
 
     type: Literal["minted"] = "minted"
-    number: int
+    number: _Number
     chain: bytes = b""
     refused: str = ""
 

@@ -19,7 +19,7 @@ from webguard.host import Child
 START = 60.0
 """Seconds in which a child must be ready. Importing mitmproxy takes one, on a busy host many."""
 
-_REMEDY = "run `make setup` again: it makes the service users and a place they can read"
+_REMEDY = "run `make install` again: it makes the service users and a place they can read"
 
 
 def sealed(name: str, data: bytes) -> int:
@@ -76,7 +76,7 @@ class Inherited:
     roots: int
 
     def close(self) -> None:
-        """Let go of a generation that nobody starts with any more; the listening sockets stay."""
+        """Let go of what nobody starts with any more; the listening sockets stay."""
         for each in (self.settings, self.rules, self.roots):
             os.close(each)
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from webguard.daemon import certificates, events, policies, report
 from webguard.daemon.paths import OPERATORS
+from webguard.daemon.sockets import make_room
 from webguard.daemon.supervisor import Supervisor
 from webguard.errors import HostError, WebguardError
 
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("=iII")
 _LARGEST = 256 * 1024
+# Whoever does not take an answer within so many seconds of our end does without. aiohttp
+# waits this long twice, and containers may be shut off meanwhile.
+_LAST_ANSWERS = 1.0
 
 type _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -76,6 +80,7 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
     """Serve the control socket while the block runs."""
     app = web.Application(middlewares=[_guarded], client_max_size=_LARGEST)
     app[_SUPERVISOR] = supervisor
+    app[_FOLLOWERS] = followers = events.Followers()
     app.add_routes(
         [
             web.get("/v1/status", _status),
@@ -90,7 +95,7 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
             web.post("/v1/cert/{deed:install|remove|status}", _certificates),
         ]
     )
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWERS)
     await runner.setup()
     path = supervisor.paths.control
     listening = _listen(path)
@@ -99,6 +104,7 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
         await web.SockSite(runner, listening).start()
         yield
     finally:
+        followers.end()
         await runner.cleanup()
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_ino == bound:  # else it is a successor's
@@ -106,14 +112,14 @@ async def serve(supervisor: Supervisor) -> AsyncIterator[None]:
 
 
 _SUPERVISOR: web.AppKey[Supervisor] = web.AppKey("supervisor")
+_FOLLOWERS: web.AppKey[events.Followers] = web.AppKey("followers")
 
 
 def _listen(path: Path) -> socket.socket:
     """Bind the socket where nobody else can connect before its mode is right."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # We hold the instance's lock, so whatever lies there is a dead daemon's.
-        path.unlink(missing_ok=True)
+        make_room(path)  # we hold the instance's lock
         before = os.umask(0o177)
         try:
             listening.bind(str(path))
@@ -145,7 +151,7 @@ def _may(uid: int, gid: int) -> bool:
 
 @web.middleware
 async def _guarded(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Let operators in, and turn our errors into answers the command line understands."""
+    """Let operators in, and nobody else."""
     peer = request.transport.get_extra_info("socket") if request.transport else None
     if peer is None:
         return _refused(77, "the caller has gone")
@@ -153,12 +159,26 @@ async def _guarded(request: web.Request, handler: _Handler) -> web.StreamRespons
     _pid, uid, gid = _CREDENTIALS.unpack(credentials)
     if not _may(uid, gid):
         return _refused(77, f"user {uid} may not control webguard (usermod -aG {OPERATORS} <user>)")
+    return await _answered(request, handler)
+
+
+async def _answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Turn every error into an answer that the command line understands."""
     try:
         return await handler(request)
     except WebguardError as error:
         return _refused(error.exit_code, str(error))
     except ValidationError as error:
-        return _refused(2, f"not a request of ours: {error.error_count()} errors")
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(each) for each in first["loc"])
+        return _refused(2, f"not a request of ours: {where}: {first['msg']}")
+    except web.HTTPException as error:
+        return _refused(1, f"not a request of ours: {error.reason}")
+    except ConnectionError:
+        raise  # the caller has gone: there is nobody to answer
+    except Exception:  # a bug: without an answer the caller would think that no daemon is there
+        log.exception("answering %s failed", request.path)
+        return _refused(1, "the daemon failed at this (see the daemon's log)")
 
 
 def _refused(code: int, message: str) -> web.Response:
@@ -189,7 +209,8 @@ async def _events(request: web.Request) -> web.StreamResponse:
     asked: dict[str, Any] = {**request.query}
     asked["kind"] = tuple(request.query.getall("kind", ()))
     wanted = events.Wanted.model_validate(asked)
-    return await events.send(request.app[_SUPERVISOR].store, wanted, request)
+    store = request.app[_SUPERVISOR].store
+    return await events.send(store, wanted, request, request.app[_FOLLOWERS])
 
 
 async def _policy_show(request: web.Request) -> web.Response:

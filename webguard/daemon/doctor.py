@@ -17,10 +17,13 @@ from pathlib import Path
 from netiso import cgroups, kernel_state
 from netiso.apply import Kernel, next_generation
 from netiso.redirect import Redirect
+from webguard.daemon import owners
+from webguard.daemon.material import read_settings
 from webguard.daemon.paths import PROXY_USER, SCAN_USER, SIGNER_USER, Paths
+from webguard.daemon.sockets import held
 from webguard.errors import HostError, WebguardError
 from webguard.host import run
-from webguard.policy.config import Config, load
+from webguard.policy.config import Config
 
 # Certificates are signed with this clock; a year before our release is a dead battery.
 _EARLIEST = 1_767_225_600  # 2026-01-01
@@ -66,7 +69,7 @@ def examine(paths: Paths) -> tuple[Finding, ...]:
 
 def _settings(paths: Paths) -> tuple[Config, list[Finding]]:
     try:
-        config = load(paths.config)
+        config = read_settings(paths, None)
     except WebguardError as error:
         return Config(), [
             Finding(
@@ -98,13 +101,13 @@ def _python(_paths: Paths, _config: Config) -> Iterator[Finding]:
             pwd.getpwnam(name)
         except KeyError:
             yield Finding(
-                check=f"user {name}", standing=Standing.FAIL, reason="missing", fix="make setup"
+                check=f"user {name}", standing=Standing.FAIL, reason="missing", fix="make install"
             )
             continue
         yield Finding(check=f"user {name}", standing=Standing.OK, reason="exists")
     if os.geteuid() == 0 and _uid(PROXY_USER) is not None:
         program = ["setpriv", "--reuid", PROXY_USER, "--regid", PROXY_USER, "--clear-groups"]
-        run([*program, sys.executable, "-I", "-c", ""], remedy="make setup", timeout=30)
+        run([*program, sys.executable, "-I", "-c", ""], remedy="make install", timeout=30)
         yield Finding(check="interpreter", standing=Standing.OK, reason=f"{PROXY_USER} can run it")
 
 
@@ -139,9 +142,18 @@ def _kernel(_paths: Paths, config: Config) -> Iterator[Finding]:
 def _port(paths: Paths, config: Config) -> Iterator[Finding]:
     """Port."""
     port = config.web.listen_port
-    if paths.control.exists():
-        yield Finding(check="daemon", standing=Standing.OK, reason="a control socket is there")
+    try:
+        running = held(paths.control)
+    except PermissionError:
+        reason = f"you may not ask at {paths.control}"
+        yield Finding(check="daemon", standing=Standing.NOTE, reason=reason, fix="be root")
         return
+    if running:
+        yield Finding(check="daemon", standing=Standing.OK, reason="it runs")
+        return
+    if paths.control.exists():
+        reason = f"nobody answers at {paths.control}: it was killed, and will replace that"
+        yield Finding(check="daemon", standing=Standing.NOTE, reason=reason, fix="webguard run")
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -179,13 +191,30 @@ def _folders(paths: Paths, _config: Config) -> Iterator[Finding]:
         if not path.exists():
             continue
         facts = path.stat(follow_symlinks=False)
-        wrong = facts.st_uid != owner or path.is_symlink()
+        if facts.st_uid != owner or path.is_symlink():
+            reason, fix = (
+                f"belongs to uid {facts.st_uid}, not {owner}",
+                "find out who made it, and move it away",
+            )
+        else:
+            reason = owners.problem(path, owner)
+            fix = f"look for what is not yours there, then: chmod go-w {path}" if reason else ""
         yield Finding(
             check=str(path),
-            standing=Standing.FAIL if wrong else Standing.OK,
-            reason=f"belongs to uid {facts.st_uid}, not {owner}" if wrong else "owner is right",
-            fix="find out who made it, and move it away" if wrong else "",
+            standing=Standing.FAIL if reason else Standing.OK,
+            reason=reason or "owner and mode are right",
+            fix=fix,
         )
+
+
+def _written(paths: Paths, _config: Config) -> Iterator[Finding]:
+    """Owners of settings."""
+    found = {path: why for path in owners.written(paths) if (why := owners.problem(path))}
+    for path, why in found.items():
+        yield Finding(check=str(path), standing=Standing.FAIL, reason=why, fix=owners.remedy(path))
+    if not found:
+        reason = "settings, groups, lists and rules are root's alone"
+        yield Finding(check="owners", standing=Standing.OK, reason=reason)
 
 
 def _clock(_paths: Paths, _config: Config) -> Iterator[Finding]:
@@ -214,5 +243,6 @@ _CHECKS: tuple[Callable[[Paths, Config], Iterator[Finding]], ...] = (
     _kernel,
     _port,
     _folders,
+    _written,
     _docker,
 )

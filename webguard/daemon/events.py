@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Literal
 
@@ -30,6 +31,30 @@ class Wanted(BaseModel):
     container: str = Field(default="", max_length=200)
 
 
+class Followers:
+    """Who waits for events. When the daemon stops they are sent what there is, and end."""
+
+    def __init__(self) -> None:
+        self.ending = False
+        self._waiting: set[asyncio.Event] = set()
+
+    def end(self) -> None:
+        """Have everybody finish."""
+        self.ending = True
+        for each in self._waiting:
+            each.set()
+
+    @contextmanager
+    def waiting(self) -> Iterator[asyncio.Event]:
+        """Yield what is set when there may be something to do."""
+        ready = asyncio.Event()
+        self._waiting.add(ready)
+        try:
+            yield ready
+        finally:
+            self._waiting.discard(ready)
+
+
 def json_line(event: Event) -> str:
     """Return the documented record as one line."""
     return json.dumps(as_object(event), ensure_ascii=False, separators=(",", ":"))
@@ -42,18 +67,22 @@ _FORMATS: Mapping[str, Callable[[Event], str]] = {
 }
 
 
-async def send(store: Store, wanted: Wanted, request: web.Request) -> web.StreamResponse:
-    """Send what is recorded, and if it is to be followed what happens, until the reader goes."""
+async def send(
+    store: Store, wanted: Wanted, request: web.Request, followers: Followers
+) -> web.StreamResponse:
+    """Send what is recorded, and if it is to be followed what happens, until either side goes."""
     written = _FORMATS[wanted.format]
     response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
     await response.prepare(request)
-    ready = asyncio.Event()
     loop = asyncio.get_running_loop()
-    with store.follow(
-        kinds=wanted.kind,
-        container=wanted.container,
-        wake=lambda: loop.call_soon_threadsafe(ready.set),
-    ) as follower:
+    with (
+        followers.waiting() as ready,
+        store.follow(
+            kinds=wanted.kind,
+            container=wanted.container,
+            wake=lambda: loop.call_soon_threadsafe(ready.set),
+        ) as follower,
+    ):
         recorded = store.events(
             kinds=wanted.kind,
             container=wanted.container,
@@ -67,6 +96,8 @@ async def send(store: Store, wanted: Wanted, request: web.Request) -> web.Stream
             if found := follower.take():
                 await response.write(_lines(found, written))
                 continue
+            if followers.ending:
+                break
             try:
                 async with asyncio.timeout(_LONGEST_WAIT):
                     await ready.wait()

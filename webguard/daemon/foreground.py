@@ -1,6 +1,7 @@
 """Run the daemon in the foreground: settings and rules in, a supervisor until it is stopped."""
 
 import asyncio
+import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,9 @@ from webguard.store.lines import Lines
 from webguard.store.record import Store
 from webguard.store.writer import Keep
 
+# More than any worker uses (addons.crowd), and few enough for who closes all of them one by one.
+_DESCRIPTORS = 65_536
+
 
 def protect(
     paths: Paths,
@@ -26,7 +30,7 @@ def protect(
     *,
     take_over: bool = False,
 ) -> None:
-    """Protect until SIGINT or SIGTERM; `ready` gets the status once it does.
+    """Protect until we are told to end; `ready` gets the status once it does.
 
     Raises `ConfigError`, `HostError` or `RefusedError` with the host as it was.
     """
@@ -34,6 +38,7 @@ def protect(
     material = read(paths, config, generation=1)
     journal.log_to_stderr("webguardd", material.config.log.level)
     prepare(paths)
+    _take_descriptors()
     kept = material.config.store
     lines = Lines(sys.stdout.fileno(), stamp, journal=journal.is_journal(sys.stdout))
     store = Store(
@@ -64,3 +69,10 @@ def protect(
 def _first(group: BaseExceptionGroup[WebguardError]) -> WebguardError:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _take_descriptors() -> None:
+    """Use as many descriptors as we are allowed, and so our children: a shell gives 1024."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = _DESCRIPTORS if allowed == resource.RLIM_INFINITY else min(allowed, _DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, allowed))

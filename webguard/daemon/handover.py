@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from webguard.daemon.paths import Paths
+from webguard.daemon.sockets import make_room
 from webguard.errors import HostError, RefusedError, UnreachableError
 
 _CREDENTIALS = struct.Struct("=iII")
@@ -133,8 +134,7 @@ class Offer:
         """Bind where only root may connect."""
         before = os.umask(0o177)
         try:
-            # We hold the instance's lock: what lies there is a dead daemon's, or a predecessor's.
-            self._path.unlink(missing_ok=True)
+            make_room(self._path)  # we hold the instance's lock
             self._listening.bind(str(self._path))
         except OSError as error:
             self._listening.close()

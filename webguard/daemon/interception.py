@@ -22,7 +22,7 @@ from netiso.kernel_state import TableWatch
 from netiso.redirect import Redirect
 from webguard.daemon.protection import Protection
 from webguard.errors import HostError, RefusedError
-from webguard.model import Container
+from webguard.model import Container, Network
 from webguard.policy.config import Config
 from webguard.runtimes.docker import Docker
 from webguard.runtimes.inventory import Inventory
@@ -154,11 +154,19 @@ class Interception:
         return isolation is not None and isolation.host_network is not HostNetwork.INSPECT
 
     def isolate(self, isolation: Isolation) -> None:
-        """Cut the containers off, and withdraw interception in the same transaction."""
-        self.kernel.isolate(isolation, sort_interfaces(links.read_links(), isolation.spare))
-        if self._link_watch is None:
-            self._link_watch = links.LinkWatch()
-            asyncio.get_running_loop().add_reader(self._link_watch.fileno(), self._links_changed)
+        """Cut the containers off, and withdraw interception in the same transaction.
+
+        Raises `HostError`; then everything is as it was before.
+        """
+        before = self.kernel.isolation
+        # First: what fails once the kernel is switched would leave containers cut.
+        self._watch_links()
+        try:
+            self.kernel.isolate(isolation, sort_interfaces(links.read_links(), isolation.spare))
+        except BaseException:
+            if before is None:
+                self._stop_watching_links()
+            raise
         self._after_isolation()
 
     def lift(self) -> None:
@@ -171,8 +179,11 @@ class Interception:
         if self.withheld:
             self._protection.live = False
             self._protection.why_not_live = "isolation is on, and ends web inspection meanwhile"
-            if self._own is not None:  # so that the workers are still probed
-                self.kernel.begin_selftest(self._own.id)
+            try:
+                if self._own is not None:  # so that the workers are still probed
+                    self.kernel.begin_selftest(self._own.id)
+            except HostError:  # done is done: the isolation stands, and is not to be denied
+                log.exception("the workers are not probed during isolation")
         else:
             if not self._protection.live:
                 # What proved the self-test's own rule says nothing of the containers'.
@@ -190,6 +201,17 @@ class Interception:
             self.kernel.follow_interfaces(found)
         except HostError:
             log.exception("the isolation does not know of the newest interfaces")
+
+    def _watch_links(self) -> None:
+        if self._link_watch is not None:
+            return
+        try:
+            self._link_watch = links.LinkWatch()
+        except OSError as error:
+            raise HostError(
+                "watch the interfaces", str(error), "has webguard too many descriptors open?"
+            ) from error
+        asyncio.get_running_loop().add_reader(self._link_watch.fileno(), self._links_changed)
 
     def _stop_watching_links(self) -> None:
         if self._link_watch is not None:
@@ -332,9 +354,13 @@ class Interception:
         self.tell_changes()
 
     def tell_changes(self) -> None:
-        """Tell of every container that is not as it was last told."""
+        """Tell of every container that is not as it was last told.
+
+        Of one whose network is not known yet nothing is told: so whoever meets it asks.
+        """
         before = self._told
-        after = {each.key: each for each in self.inventory.containers}
+        known = (e for e in self.inventory.containers if e.network is not Network.UNKNOWN)
+        after = {each.key: each for each in known}
         self._told = after
         for key in before.keys() - after.keys():
             self._learned(before[key], True)

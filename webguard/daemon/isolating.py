@@ -76,30 +76,42 @@ class Isolating:
 
     def off(self, *, who: str, reason: str) -> dict[str, Any]:
         """Restore everything. No error if it is off already."""
-        if self._order is not None:
+        # Not whether an order is known: what the kernel cuts can always be restored.
+        if self._interception.kernel.isolation is not None:
             self._interception.lift()
             self._order = None
             self._tell("isolation.off", severity=Severity.MEDIUM, subject=who, outcome=reason)
         return self.status()
 
+    def brief(self) -> dict[str, Any]:
+        """Return how the switch stands."""
+        isolation = self._interception.kernel.isolation
+        if isolation is None:
+            return {"isolated": False}
+        order = self._order or _Order(at=0, who="", reason="")
+        return {
+            "isolated": True,
+            "host_network": str(isolation.host_network),
+            "inspecting": not self._interception.withheld,
+            "since": order.at,
+            "who": order.who,
+            "reason": order.reason,
+        }
+
     def status(self) -> dict[str, Any]:
         """Return what is cut, measured now, for every container."""
         isolation = self._interception.kernel.isolation
-        if isolation is None or self._order is None:
-            return {"isolated": False, "containers": []}
+        brief = self.brief()
+        if isolation is None:
+            return {**brief, "containers": []}
         differences = self._interception.kernel.differences()
         gaps = [*self._interception.kernel.gaps(), *differences]
         every = links.read_links()
         interfaces = sort_interfaces(every, isolation.spare)
         return {
-            "isolated": True,
+            **brief,
             "degraded": gaps,
             "limits": list(self._interception.kernel.limits()),
-            "host_network": str(isolation.host_network),
-            "inspecting": not self._interception.withheld,
-            "since": self._order.at,
-            "who": self._order.who,
-            "reason": self._order.reason,
             "ends": "with the daemon, or by `webguard isolation off`",
             "packets": dict(self._interception.kernel.cut_packets()),
             "containers": [

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from addons.identify import HOLD, Owners
 from addons.listener import Probe, WebguardInstance
@@ -23,7 +24,7 @@ _MINT_TIMEOUT = 5.0
 _TRUSTED_EVERY = 1.0
 _CONTAINERS = 10_000
 
-type Configured = Callable[[int, tuple[int, ...]], str]
+type Configured = Callable[[int, tuple[int, ...]], Awaitable[str]]
 """Apply a generation from descriptors (settings, rules, roots); return what went wrong, or ""."""
 
 type Drained = Callable[[float], Awaitable[None]]
@@ -82,7 +83,11 @@ class Daemon:
         """Send an event. What cannot be sent is counted, and told as soon as possible."""
         if self._lost and self._end.send(channel.Lost(count=self._lost)):
             self._lost = 0
-        if not self._end.send(channel.Happened(event=event)):
+        if self._end.send(channel.Happened(event=event)):
+            return
+        # Too large, perhaps, by what others choose the size of: it is told all the same.
+        bare = event.container and replace(event.container, labels=())
+        if not self._end.send(channel.Happened(event=replace(event, container=bare))):
             self._lost += 1
 
     def trusted(self, container: Container) -> None:
@@ -124,29 +129,37 @@ class Daemon:
         cut: Callable[[], None],
     ) -> None:
         """Take what the daemon says until it is gone, or until we are drained."""
-        while (received := await self._end.receive_with()) is not None:
-            message, descriptors = received
-            if isinstance(message, channel.Drain):
-                await drained(message.seconds)
-                return
-            try:
-                self._take(message, descriptors, owners, configured, cut)
-            finally:
+        async with asyncio.TaskGroup() as tasks:
+            while (received := await self._end.receive_with()) is not None:
+                message, descriptors = received
+                if isinstance(message, channel.Drain):
+                    await drained(message.seconds)
+                    return
+                if isinstance(message, channel.Configure):
+                    # Long lists take many seconds, and other answers are waited for.
+                    tasks.create_task(self._configure(message, descriptors, configured))
+                    continue
                 for each in descriptors:
                     os.close(each)
+                self._take(message, owners, cut)
+
+    async def _configure(
+        self, message: channel.Configure, descriptors: tuple[int, ...], configured: Configured
+    ) -> None:
+        try:
+            problem = (await configured(message.generation, descriptors))[:4000]
+        finally:
+            for each in descriptors:
+                os.close(each)
+        self._end.send(channel.Applied(generation=message.generation, problem=problem))
 
     def _take(
         self,
         message: channel.Message,
-        descriptors: tuple[int, ...],
         owners: Owners,
-        configured: Configured,
         cut: Callable[[], None],
     ) -> None:
         match message:
-            case channel.Configure():
-                problem = configured(message.generation, descriptors)[:4000]
-                self._end.send(channel.Applied(generation=message.generation, problem=problem))
             case channel.Cut():
                 cut()
             case channel.Known(gone=True):

@@ -7,6 +7,7 @@ Reading compiles the rules, so it belongs in a thread. Whatever is wrong is a
 from dataclasses import dataclass
 from pathlib import Path
 
+from webguard.daemon import owners
 from webguard.daemon.paths import Paths
 from webguard.daemon.settings import Settings
 from webguard.errors import ConfigError
@@ -43,6 +44,7 @@ class Material:
 
 def read(paths: Paths, config: Path | None, generation: int) -> Material:
     """Read everything again. Raises `ConfigError`."""
+    owners.demand(paths, config)
     settings = read_settings(paths, config)
     return Material(
         config=settings,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 
 
@@ -14,3 +15,12 @@ def notify(*lines: str) -> None:
         # "@" stands for the abstract namespace's leading NUL.
         sender.connect("\0" + address[1:] if address[0] == "@" else address)
         sender.send("\n".join(lines).encode())
+
+
+def ending() -> tuple[signal.Signals, ...]:
+    """Return the signals that tell us to end in order: a terminal that is gone is one of them.
+
+    Not where the caller has us ignore that, as nohup(1) does.
+    """
+    hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangup else []))

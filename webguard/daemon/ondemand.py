@@ -36,7 +36,7 @@ PER_FILE = 60.0
 _PER_LAYER = 20  # seconds of processor time for each thing that a file decodes to
 _START = 60.0
 _GRACE = 2.0
-_REMEDY = "run `make setup` again: it makes the service users and a place they can read"
+_REMEDY = "run `make install` again: it makes the service users and a place they can read"
 
 
 class _Message(BaseModel):

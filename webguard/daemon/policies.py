@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from webguard.daemon import material
+from webguard.daemon import material, reloading
 from webguard.daemon.supervisor import Supervisor
 from webguard.model import Container
 from webguard.policy.config import Config
@@ -21,7 +21,7 @@ async def reload(supervisor: Supervisor, config: Path | None) -> dict[str, Any]:
     async with supervisor.reloading:
         generation = supervisor.material.policy.generation + 1
         new = await asyncio.to_thread(material.read, supervisor.paths, config, generation)
-        await supervisor.reload(new)
+        await reloading.put_in_force(supervisor, new)
     return {"generation": generation}
 
 
@@ -31,7 +31,8 @@ async def diff(supervisor: Supervisor, config: Path | None) -> dict[str, Any]:
     new = await asyncio.to_thread(
         material.read, supervisor.paths, config, old.policy.generation + 1
     )
-    found = compare(old.policy, new.policy, supervisor.interception.inventory.containers)
+    containers = supervisor.interception.inventory.containers
+    found = await asyncio.to_thread(compare, old.policy, new.policy, containers)
     return {
         "containers": [_change(each) for each in found.containers],
         "lists": [asdict(each) for each in found.lists],

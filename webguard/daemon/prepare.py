@@ -5,10 +5,11 @@ import os
 import pwd
 from pathlib import Path
 
+from webguard.daemon.owners import problem
 from webguard.daemon.paths import PROXY_USER, SIGNER_USER, Paths
 from webguard.errors import HostError
 
-_REMEDY = "make setup creates the service users and folders; is there room on the disk?"
+_REMEDY = "make install creates the service users and folders; is there room on the disk?"
 
 
 def prepare(paths: Paths) -> None:
@@ -42,10 +43,14 @@ def _folder(path: Path, mode: int, owner: int) -> None:
                 f"it is not a folder of uid {owner}",
                 "find out who made it, and move it away",
             ) from None
+        if why := problem(path, owner):
+            raise HostError(
+                f"use {path}", why, f"look for what is not yours there, then: chmod go-w {path}"
+            ) from None
 
 
 def _uid(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError as error:
-        raise HostError(f"find the user {name}", "there is none", "run `make setup`") from error
+        raise HostError(f"find the user {name}", "there is none", "run `make install`") from error

@@ -32,9 +32,15 @@ class Protection:
     reported: dict[int, float] = field(default_factory=dict)  # worker -> last count
     differences: tuple[str, ...] = ("not yet read back",)
     verified: float = 0.0
+    switched_off: str = ""  # why nothing is to be inspected, although all works
 
     def missing(self, now: float | None = None) -> tuple[str, ...]:
         """Return what keeps us from saying "protected", in sentences; empty if nothing does."""
+        off = (self.switched_off,) if self.switched_off else ()
+        return (*off, *self.failing(now))
+
+    def failing(self, now: float | None = None) -> tuple[str, ...]:
+        """Return what does not work as it should, whatever the settings ask for."""
         at = time.monotonic() if now is None else now
         if not self.live:
             return (f"interception is off: {self.why_not_live}",)

@@ -8,6 +8,7 @@ from netiso import kernel_state
 from webguard.daemon.supervisor import Supervisor
 from webguard.errors import HostError
 from webguard.model import Container, Network
+from webguard.policy import show
 from webguard.policy.groups import Group
 
 _WHY_NOT = {
@@ -26,6 +27,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         "instance": config.instance,
         "pid": os.getpid(),
         "web": {
+            "enabled": config.web.enabled,
             "ports": list(config.web.ports),
             "on_failure": config.web.on_failure,
             "unscanned": config.web.unscanned,
@@ -51,6 +53,7 @@ def status(supervisor: Supervisor) -> dict[str, Any]:
         },
         "events_lost": supervisor.lines.lost,
         "record": asdict(supervisor.store.state()),
+        "isolation": supervisor.isolating.brief(),
         "containers": containers(supervisor),
         "not_covered": not_covered(supervisor),
     }
@@ -73,7 +76,7 @@ def _rivals(instance: str) -> tuple[str, ...]:
 def containers(supervisor: Supervisor) -> list[dict[str, Any]]:
     """Return every container and whether its web traffic is inspected, and why not."""
     found = sorted(supervisor.interception.inventory.containers, key=lambda each: each.key)
-    live = not supervisor.protection.missing()
+    live = not supervisor.protection.failing()
     policy = supervisor.material.policy
     return [_container(each, live=live, group=policy.group_of(each)) for each in found]
 
@@ -106,6 +109,8 @@ def not_covered(supervisor: Supervisor) -> list[str]:
         "WebSocket messages, event streams and bodies over web.max_body "
         f"(web.unscanned: {config.web.unscanned})",
     ]
+    if off := show.switched_off(supervisor.material.policy):
+        found.append(f"web.enabled is false for: {', '.join(off)}")
     found += [f"where another program is first: {each}" for each in _rivals(config.instance)]
     inventory = supervisor.interception.inventory
     if not supervisor.protection.v6:

@@ -1,8 +1,9 @@
 """What a worker serves with: a mitmproxy master, our addons, and the settings in force.
 
-The settings can be exchanged while it serves. A generation is applied between
-two events of the loop, so every request is judged by one generation as a whole,
-and what cannot be applied leaves the old one in force.
+The settings can be exchanged while it serves. A generation is read in a thread,
+because long lists take many seconds, and applied between two events of the
+loop, so every request is judged by one generation as a whole, and what cannot
+be applied leaves the old one in force.
 """
 
 import asyncio
@@ -36,6 +37,10 @@ from webguard.scan.engine import Engine
 from webguard.scan.hashes import Hashes
 
 _DRAIN_LOOK = 0.05
+
+# Without a byte on any side. Longer than the largest web.origin_timeout, which would not hold
+# otherwise; with less, tunnels and WebSockets that rarely speak would be cut (RFC 5382 5).
+_IDLE = 2 * 3600 + 4 * 60
 
 
 class Serving:
@@ -78,18 +83,18 @@ class Serving:
             self._deadlines,
             self._parting,
         )
-        self.master.options.update(server=False, connection_strategy="eager")
+        self.master.options.update(server=False, connection_strategy="eager", tcp_timeout=_IDLE)
         self._use(settings)
 
-    def configure(self, descriptors: tuple[int, ...]) -> str:
+    async def configure(self, descriptors: tuple[int, ...]) -> str:
         """Work by other settings, rules and roots; return why not, "" if it is done."""
         try:
             settings_file, rules_file, roots_file = descriptors
-            settings = Settings.model_validate_json(whole(settings_file))
+            settings, hashes = await asyncio.to_thread(_read, settings_file)
             self._tls.trust(whole(roots_file))
             self._engine.swap(
                 whole(rules_file),
-                hashes=hashes_of(settings),
+                hashes=hashes,
                 generation=settings.policy.generation,
             )
         except (WebguardError, ValueError, OSError) as error:
@@ -157,6 +162,12 @@ class Serving:
 def whole(descriptor: int) -> bytes:
     """Return all of a sealed memory file. Others read the same one: use no offset."""
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _read(descriptor: int) -> tuple[Settings, Hashes]:
+    """Return settings and what is derived from them. Of long lists both take many seconds."""
+    settings = Settings.model_validate_json(whole(descriptor))
+    return settings, hashes_of(settings)
 
 
 def hashes_of(settings: Settings) -> Hashes:

@@ -11,7 +11,6 @@ owns it, the workers die by their death signal, and the sentry tidies up.
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -32,8 +31,8 @@ from webguard.daemon.interception import Interception
 from webguard.daemon.isolating import Isolating
 from webguard.daemon.listen import bind
 from webguard.daemon.lock import only_one
-from webguard.daemon.material import Material, check_reloadable
-from webguard.daemon.notify import notify
+from webguard.daemon.material import Material
+from webguard.daemon.notify import ending, notify
 from webguard.daemon.paths import Paths
 from webguard.daemon.protection import Protection
 from webguard.daemon.scanners import Scanners
@@ -43,6 +42,7 @@ from webguard.daemon.workers import Ports, Worker
 from webguard.errors import ConfigError, HostError, RefusedError
 from webguard.model import Container, Event, Severity
 from webguard.policy.config import Config
+from webguard.policy.show import why_off
 from webguard.store.lines import Lines
 from webguard.store.record import Store
 
@@ -92,13 +92,14 @@ class Supervisor:
         control: Callable[["Supervisor"], AbstractAsyncContextManager[None]],
         ready: Callable[["Supervisor"], None],
     ) -> None:
-        """Protect until SIGINT or SIGTERM. `control` serves the socket; `ready` is told once.
+        """Protect until we are to end. `control` serves the socket; `ready` is told once.
 
         Raises `HostError`, `ConfigError` or `RefusedError` when protection cannot begin.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending():
             asyncio.get_running_loop().add_signal_handler(number, self._stopping.set)
-        self.protection = Protection(expected_workers=self.config.web.workers)
+        off = why_off(self.material.policy)
+        self.protection = Protection(expected_workers=self.config.web.workers, switched_off=off)
         async with AsyncExitStack() as stack:
             if not await self._started(stack):
                 return
@@ -125,7 +126,7 @@ class Supervisor:
         await self._settled(_PATIENCE)
         if self._stopping.is_set():
             return False
-        if missing := self.protection.missing():
+        if missing := self.protection.failing():
             raise HostError(
                 "take over", "; ".join(missing), "the old daemon has kept its place and protects"
             )
@@ -163,47 +164,6 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             for worker in self.workers:
                 tasks.create_task(worker.drain(self.config.web.drain))
-
-    async def reload(self, material: Material) -> None:
-        """Work by other settings; return when every worker judges by them.
-
-        Raises `ConfigError` for what only a restart can change, and `HostError`
-        when a worker did not take them; then the old ones stay in force.
-        """
-        check_reloadable(self.config, material.config, str(self.paths.config))
-        inherited = self._inherited(material)
-        # First, because it may be refused; a port that is not ours any more harms nobody.
-        try:
-            self.interception.change_ports(material.config, self.own_cgroup)
-        except BaseException:
-            inherited.close()
-            raise
-        self.selftest.port = material.config.web.ports[0]
-        taken: list[Worker] = []
-        old = self.workers[0].inherited
-        try:
-            for worker in self.workers:
-                await worker.configure(inherited, material.policy.generation)
-                taken.append(worker)
-        except Exception:
-            for worker in taken:  # all or nothing: two workers must not judge differently
-                await self._back(worker, old)
-            self.interception.change_ports(self.config, self.own_cgroup)
-            self.selftest.port = self.config.web.ports[0]
-            inherited.close()
-            raise
-        self.material = material
-        old.close()
-        await self.scanners.renew(material)
-        self.tell("policy.reloaded", subject=f"generation {material.policy.generation}")
-
-    async def _back(self, worker: Worker, old: Inherited) -> None:
-        try:
-            await worker.configure(old, self.material.policy.generation)
-        except HostError as error:
-            log.warning("%s", error)
-            worker.inherited = old
-            worker.kill()
 
     def tell(
         self,
@@ -248,7 +208,7 @@ class Supervisor:
         """Wait until we are protected or it is clear that something is missing."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self.protection.missing() and not self._stopping.is_set():  # noqa: ASYNC110 - facts grow old by themselves
+                while self.protection.failing() and not self._stopping.is_set():  # noqa: ASYNC110 - facts grow old by themselves
                     await asyncio.sleep(_LOOK)
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -321,7 +281,7 @@ class Supervisor:
             probed=self.selftest.seen,
             trusted=self._trusted,
         )
-        inherited = self._inherited(self.material)
+        inherited = self.inherited(self.material)
         self.workers = [
             Worker(
                 number=number,
@@ -334,7 +294,8 @@ class Supervisor:
             for number, signer in enumerate(signers, start=1)
         ]
 
-    def _inherited(self, material: Material) -> Inherited:
+    def inherited(self, material: Material) -> Inherited:
+        """Return what workers get by descriptor for `material`. Raises `ConfigError`."""
         extra = tuple(Path(each) for each in material.config.tls.extra_ca)
         try:
             roots = publish.upstream_roots(self.paths.root, extra, self.authority)

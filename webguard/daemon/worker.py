@@ -10,14 +10,17 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 from functools import partial
 
+from addons.crowd import Crowd
 from addons.identify import Owners
-from addons.listener import WebguardInstance
+from addons.listener import Asking, WebguardInstance
 from addons.sockdiag import SockDiag
 from webguard.daemon import channel, journal
 from webguard.daemon.archives import Archives
+from webguard.daemon.clock import stamp
 from webguard.daemon.confine import confine
 from webguard.daemon.links import Daemon, Signer
 from webguard.daemon.serving import Serving, hashes_of, whole
@@ -49,9 +52,17 @@ async def serve(arguments: argparse.Namespace) -> None:
     instance = WebguardInstance(
         serving.proxyserver,
         sockets=[socket.socket(fileno=each) for each in arguments.listen],
-        owner=owners.owner,
-        probed=partial(daemon.probed, probe=settings.probe_cgroup),
+        asking=Asking(
+            owner=owners.owner,
+            look=owners.look,
+            probed=partial(daemon.probed, probe=settings.probe_cgroup),
+        ),
         peers=serving.peers,
+        crowd=Crowd(
+            descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            record=daemon.record,
+            stamp=stamp,
+        ),
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(serving.master.run())

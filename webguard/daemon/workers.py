@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 _BACK_OFF = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY = 60.0
 _STOP_GRACE = 2.0
-_APPLY = 20.0
+_APPLY = 120.0
 """Seconds for a worker to load rules and lists while it serves."""
+_BUSY = 60.0
+"""Seconds for which one that does so may say nothing."""
 # Questions of one worker under way at once; a worker that asks more is answered "nobody".
 _QUESTIONS = 64
 
@@ -94,10 +96,11 @@ class Worker:
 
     def learn(self, container: Container, *, gone: bool) -> None:
         """Tell it about a container. What it does not hear it asks for later."""
-        if self.service is not None:
-            self.service.channel.send(
-                channel.Known(cgroups=container.cgroups, container=container, gone=gone)
-            )
+        if self.service is None:
+            return
+        known = channel.Known(cgroups=container.cgroups, container=container, gone=gone)
+        if not self.service.channel.send(known):
+            log.info("worker %d was not told of container %s", self.number, container.id)
 
     async def configure(self, inherited: Inherited, generation: int) -> None:
         """Have it work by other settings; return when every request is judged by them.
@@ -125,6 +128,7 @@ class Worker:
             raise self._not_applied(f"no answer within {_APPLY:g} s") from error
         finally:
             self._applying = None
+            self._heard = time.monotonic()
         if applied is None:
             self.inherited = inherited  # it has ended, and the next one starts with these
             return
@@ -154,7 +158,8 @@ class Worker:
 
     def silent_for(self) -> float:
         """Return for how many seconds it should have reported and did not."""
-        return time.monotonic() - self._heard if self._serves else 0.0
+        silence = time.monotonic() - self._heard if self._serves else 0.0
+        return silence if self._applying is None else max(0.0, silence - _BUSY)
 
     def kill(self) -> None:
         """End a process that hangs; `keep` starts its successor.
@@ -231,12 +236,19 @@ class Worker:
                         )
                         continue
                     tasks.create_task(self._resolve(service.channel, message.cgroup, asked))
-                else:
+                    continue
+                try:
                     self._take(message)
+                except Exception:  # nothing that a worker says may end the daemon
+                    log.exception("webguard-proxy %d: %s", self.number, message.type)
 
     async def _resolve(self, end: Channel, cgroup: int, asked: asyncio.Semaphore) -> None:
         async with asked:
-            container = await self.ports.whose(cgroup)
+            try:
+                container = await self.ports.whose(cgroup)
+            except Exception as error:  # noqa: BLE001 - a question must not end the daemon
+                log.warning("webguard-proxy %d: whose is cgroup %d? %r", self.number, cgroup, error)
+                container = None
             end.send(channel.Resolved(cgroup=cgroup, container=container))
 
     def _answer(self, applied: channel.Applied | None) -> None:

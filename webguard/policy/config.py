@@ -20,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from webguard.model import Action
+from webguard.model import INSTANCE, Action
 from webguard.policy import checked, yaml
 from webguard.policy.checked import Section, section, sequence, unique
 from webguard.policy.decide import Policy
@@ -205,7 +205,7 @@ class Config(Section):
 
     instance: str = Field(
         default="webguard",
-        pattern=r"^[a-z][a-z0-9_]{0,15}$",
+        pattern=INSTANCE,
         description="write 1 to 16 of a-z, 0-9 and _, the first of them a letter",
     )
     web: Annotated[Web, BeforeValidator(section)] = Field(

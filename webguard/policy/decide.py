@@ -45,6 +45,7 @@ class Policy:
     hashes: tuple[HashList, ...] = ()
     _default: Group = field(init=False, repr=False, compare=False)
     _unknown: Group = field(init=False, repr=False, compare=False)
+    _fallback: Group = field(init=False, repr=False, compare=False)
     _lists: dict[str, tuple[UrlList, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -63,8 +64,14 @@ class Policy:
         unknown = next((each for each in self.groups if each.name == UNKNOWN), fallback)
         object.__setattr__(self, "_default", default)
         object.__setattr__(self, "_unknown", unknown)
+        object.__setattr__(self, "_fallback", fallback)
         chosen = {group.name: self._chosen(group) for group in (default, *self.groups)}
         object.__setattr__(self, "_lists", chosen)
+
+    @property
+    def fallback(self) -> Group:
+        """The group of whatever no group matches by a fact."""
+        return self._fallback
 
     def group_of(self, container: Container | None) -> Group:
         """Return whose settings hold for `container`; None is one that nobody knows."""

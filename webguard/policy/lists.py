@@ -26,7 +26,7 @@ from webguard.policy.urls import Kind, UrlList
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 """Of lists and groups: they are printed, and typed by people."""
 LARGEST_TEXT = 64 * 1024**2
-MOST_ENTRIES = 1_000_000  # a worker needs about 250 bytes for each
+MOST_ENTRIES = 1_000_000  # of all lists; a worker needs about 250 bytes and 15 µs for each
 
 
 class ListFile(Section):
@@ -70,6 +70,7 @@ def load(folder: Path) -> Lists:
     urls: list[UrlList] = []
     digests: list[HashList] = []
     choice: dict[str, bool] = {}
+    entries = 0
     for path in checked.folder(folder):
         keys, document = checked.parse(ListFile, checked.read(path, yaml.MAX_BYTES), str(path))
         if keys.name in origin:
@@ -84,6 +85,13 @@ def load(folder: Path) -> Lists:
             choice[keys.name] = keys.active
         if not keys.active:
             continue
+        entries += len(found.entries)
+        if entries > MOST_ENTRIES:
+            raise ConfigError(
+                f"{path}:1",
+                f"with this list the active ones have more than {MOST_ENTRIES} entries"
+                " (shorten lists, or switch some off with active: false)",
+            )
         if isinstance(found, UrlList):
             urls.append(found)
         else:
@@ -94,7 +102,9 @@ def load(folder: Path) -> Lists:
 def _list(keys: ListFile, path: Path, document: yaml.Document) -> UrlList | HashList:
     entries, where = _entries(keys, path, document)
     if len(entries) > MOST_ENTRIES:
-        raise ConfigError(where(MOST_ENTRIES), f"more than {MOST_ENTRIES} entries (split the list)")
+        raise ConfigError(
+            where(MOST_ENTRIES), f"more than {MOST_ENTRIES} entries (shorten the list)"
+        )
     if keys.type == "hashes":
         digests = tuple(_each(hashes.parse, entries, where))
         return HashList(name=keys.name, entries=digests, description=keys.description)

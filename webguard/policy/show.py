@@ -1,4 +1,4 @@
-"""What is in force for one container, as data. Pure."""
+"""What is in force, for one container and for whom not, as data. Pure."""
 
 from dataclasses import dataclass
 
@@ -56,3 +56,23 @@ def effective(policy: Policy, container: Container | None) -> Effective:
         on_failure=group.on_failure,
         lists=(*urls, *digests),
     )
+
+
+def switched_off(policy: Policy) -> tuple[str, ...]:
+    """Return the groups whose traffic is not inspected, because `web.enabled` is false."""
+    fallback = policy.fallback
+    every = policy.groups if fallback in policy.groups else (fallback, *policy.groups)
+    return tuple(each.name for each in every if not each.enabled)
+
+
+def why_off(policy: Policy) -> str:
+    """Return why the host is not protected by what was asked for; "" if it is.
+
+    Groups that are switched off are exceptions that somebody made; without the
+    one that everybody else belongs to, inspection itself is the exception.
+    """
+    if policy.fallback.enabled:
+        return ""
+    if inspected := [each.name for each in policy.groups if each.enabled]:
+        return f"web.enabled is false: only groups are inspected: {', '.join(inspected)}"
+    return "web.enabled is false: nothing is inspected"

@@ -10,7 +10,8 @@ run disappears with the next `refresh` or `resolve`, whichever sees the new one.
 """
 
 import asyncio
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from webguard.runtimes.source import Source
 
 # Containers choose these; they go to every worker, into every event and onto screens.
 _MAX_TEXT = 1024
-_MAX_LABELS = 128
+_MAX_LABELS = 16 * 1024  # bytes of all of them together, as JSON: a message has 128 KiB
 _MAX_SHOWN = 10  # matches in a message
 _POD = ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name")
 
@@ -219,7 +220,7 @@ class Inventory:
         if source is None:
             return container
         listed = source.listed[place.id]
-        labels = sorted(listed.labels.items())[:_MAX_LABELS]
+        labels = _bounded(listed.labels)
         pod = "/".join(_text(listed.labels.get(key, "")) for key in _POD).strip("/")
         hinted = any(place.runtime == each.engine.runtime for each in self._sources)
         return replace(
@@ -230,7 +231,7 @@ class Inventory:
             name=_name(listed),
             image=_text(listed.image),
             image_digest=_text(listed.image_id),
-            labels=tuple((_text(key), _text(value)) for key, value in labels),
+            labels=labels,
             pod=pod or _text(listed.pod_name or listed.pod),
         )
 
@@ -257,6 +258,19 @@ class Inventory:
         source = self._source_of(id_)
         name = _name(source.listed[id_]) if source else ""
         return f"{id_[:12]} ({name!a})" if name else id_[:12]
+
+
+def _bounded(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return as many labels, in order, as an event and a message to a worker have room for."""
+    kept = []
+    room = _MAX_LABELS
+    for key, value in sorted(labels.items()):
+        pair = (_text(key), _text(value))
+        room -= len(json.dumps(pair))
+        if room < 0:
+            break
+        kept.append(pair)
+    return tuple(kept)
 
 
 def _names(listed: docker.Listed) -> list[str]:

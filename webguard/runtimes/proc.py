@@ -78,7 +78,11 @@ def containers(root: Path, own_netns: int, layout: Layout) -> tuple[Seen, ...]:
             continue
         places[place.path] = place
         found.setdefault(place.path, []).append((started, pid))
-    seen = (_measure(root, places[path], found[path], own_netns) for path in found)
+    seen = [_measure(root, places[path], found[path], own_netns) for path in found]
+    for index, each in enumerate(seen):
+        if each is not None and each.network is Network.UNKNOWN:
+            # While it started we saw processes that have gone: see those that have come.
+            seen[index] = at(root, each.place.path, own_netns, layout) or each
     return tuple(each for each in seen if each is not None)
 
 

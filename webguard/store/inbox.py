@@ -18,7 +18,7 @@ LOSS = "loss"
 FULL = "they came faster than they were taken"
 
 _FIXED = 1024  # bytes that an event costs without its text
-_LATEST = datetime.max.replace(tzinfo=UTC).timestamp()
+_LATEST = int(datetime.max.replace(tzinfo=UTC).timestamp()) - 1  # seconds
 
 
 class Inbox:
@@ -104,16 +104,16 @@ class Inbox:
         with self._changed:
             if not self._events and not self._lost and wait > 0:
                 self._changed.wait(wait)
+            # First, because it may fail, and then nothing must have been taken.
+            loss = [self._loss()] if self._lost else []
             taken: list[Event] = []
             while self._events and len(taken) < most:
                 event, size = self._events.popleft()
                 self._size -= size
                 taken.append(event)
             self.taken += len(taken)
-            if self._lost:
-                taken.append(self._loss())
-                self._telling = True
-            return taken
+            self._telling = self._telling or bool(loss)
+            return taken + loss
 
     def _lose(self, count: int, first: int, last: int, reason: str) -> None:
         earliest, latest = self._range if self._lost else (first, last)
@@ -155,5 +155,6 @@ def weight(event: Event) -> int:
 
 
 def _iso(at: int) -> str:
-    seconds = min(max(at / 1e9, 0), _LATEST - 1)
+    # A worker that was taken over can claim any time, also one that no float holds.
+    seconds = min(max(at // 1_000_000_000, 0), _LATEST)
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -42,6 +42,8 @@ def for_journal(whole: dict[str, Any]) -> dict[str, Any]:
         short["container"] = {k: v for k, v in whole["container"].items() if k != "labels"}
     if "http" in whole:
         short["http"] = {**whole["http"], "url": _place(whole["http"].get("url", ""))}
+    # Of a tunnel, too, whose event has no `http` and an address for its subject.
+    if "http" in whole or "://" in whole.get("subject", ""):
         short["subject"] = _place(whole.get("subject", ""))
     return short
 

@@ -21,6 +21,7 @@ from webguard.store.select import Choice
 from webguard.store.writer import Keep, Writer
 
 _ROOM = "make room where the record is, or let it be written"
+_DEAD = "the thread that writes it has ended: see the daemon's log, and restart the daemon"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +136,10 @@ class Store:
 
     def state(self) -> State:
         """Return how the record fares."""
+        dead = "" if self._thread.is_alive() else _DEAD
         return State(
             since=self._writer.since,
-            problem=self._writer.problem,
+            problem=self._writer.problem or dead,
             waiting=self._inbox.accepted - self._writer.finished,
             lost=self._inbox.lost,
         )

@@ -77,12 +77,7 @@ class Writer:
         """Write until told to stop, and then what is left."""
         while True:
             ending = self._ending.is_set()
-            if not self._held:
-                wait = 0 if ending or self._more else _LOOK
-                self._held = self._inbox.take(_BATCH, wait)
-                if self._inbox.telling:
-                    self._told(self._held[-1])
-            done = self._attempt()
+            done = self._take(0 if ending or self._more else _LOOK) and self._attempt()
             if ending and not (done and (self._held or len(self._inbox) or self._inbox.owing)):
                 break
             if not done:
@@ -109,6 +104,19 @@ class Writer:
             severity=Severity.INFORMATIONAL,
             remedy="delete the copy when you need it no more",
         )
+
+    def _take(self, wait: float) -> bool:
+        """Have something at hand, if there is anything. Returns whether that went well."""
+        try:
+            if not self._held:
+                self._held = self._inbox.take(_BATCH, wait)
+                if self._inbox.telling:
+                    self._told(self._held[-1])
+        except Exception:  # as in `_attempt`; nothing was taken, so it is tried again
+            log.exception("the record failed")
+            self.problem = _BUG
+            return False
+        return True
 
     def _attempt(self) -> bool:
         """Write what is at hand, and keep the file small. Returns whether that went well."""

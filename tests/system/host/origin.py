@@ -52,6 +52,7 @@ class Manner(StrEnum):
     GARBAGE = "garbage"  # no HTTP
     SILENT = "silent"  # never answers
     DROP = "drop"  # closes without a word
+    NO_HANDSHAKE = "no handshake"  # on 443: accepts, and says nothing, whatever the path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _shake_hands(self) -> None:
         self.request.settimeout(_HANDSHAKE)
         try:
+            if any(route["manner"] == "no handshake" for route in _routes.values()):
+                while self.request.recv(65536):  # there is no path yet that could choose
+                    pass
             self.request = _contexts[""].wrap_socket(self.request, server_side=True)
         except OSError as error:
             self._connection["error"] = str(error)

@@ -91,6 +91,17 @@ def test_an_answer_that_makes_no_sense_is_none(tmp_path: Path, answer: bytes) ->
         ask(tmp_path / "s", "/v1/status")
 
 
+def test_a_daemon_that_goes_while_it_is_asked_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken pipe of our output is no error; this one must be."""
+    ours, other = socket.socketpair()
+    other.close()
+    monkeypatch.setattr("webguard.cli.ask._Unix.connect", lambda self: setattr(self, "sock", ours))
+    with pytest.raises(UnreachableError, match="webguard run"):
+        ask(tmp_path / "s", "/v1/isolation/on", {"reason": ""})
+
+
 def test_without_a_daemon_the_remedy_is_to_start_it(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match="webguard run"):
         ask(tmp_path / "missing", "/v1/status")

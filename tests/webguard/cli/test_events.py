@@ -110,7 +110,7 @@ def test_what_was_wanted_is_asked_for(
     assert parse_qs(urlsplit(path).query) == asked
 
 
-@pytest.mark.parametrize("argv", [("-n", "-1"), ("--format", "cef")], ids=["minus", "format"])
+@pytest.mark.parametrize("argv", [("-n", "-1"), ("-n", "1000001"), ("--format", "cef")])
 def test_what_makes_no_sense_is_refused(daemon: Daemon, tmp_path: Path, argv: tuple[str]) -> None:
     assert webguard(tmp_path, *argv).exit_code == 2
     assert daemon.asked == []

@@ -178,5 +178,5 @@ def test_root_without_the_service_user_scans_nothing(
     result = webguard(tmp_path, tree)
 
     assert result.exit_code == 100
-    assert "make setup" in result.stderr
+    assert "make install" in result.stderr
     assert "Traceback" not in result.stderr

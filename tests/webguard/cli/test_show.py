@@ -1,5 +1,10 @@
 """Nothing that a container chose moves a terminal's cursor."""
 
+import os
+import pty
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,3 +38,23 @@ def test_a_complaint_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_table_in_a_pipe_has_a_line_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     show.table(["name"], [["a\nb", 1], ["c", 2]])
     assert capsys.readouterr().out.splitlines() == ["a\N{REPLACEMENT CHARACTER}b\t1", "c\t2"]
+
+
+@pytest.mark.parametrize(("no_color", "bold"), [("", True), ("1", False)])
+def test_a_table_on_a_terminal_has_a_head_and_colour_only_if_wanted(
+    no_color: str, bold: bool
+) -> None:
+    ours, terminal = pty.openpty()
+    draw = "from webguard.cli import show; show.table(['NAME', 'PID'], [['shop', 1]])"
+    environment = {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": no_color}
+    try:
+        subprocess.run(
+            [sys.executable, "-c", draw], stdout=terminal, env=environment, check=True, timeout=60
+        )
+        drawn = os.read(ours, 65536).decode()
+    finally:
+        os.close(terminal)
+        os.close(ours)
+    assert ["shop", "1"] in [each.split() for each in drawn.splitlines()]
+    assert "NAME" in drawn
+    assert ("\x1b" in drawn) is bold

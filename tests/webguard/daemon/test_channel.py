@@ -103,6 +103,35 @@ async def test_what_is_no_message_is_refused_and_the_next_one_taken(data: bytes)
         assert await end.receive() == channel.Lost(count=1)
 
 
+EVENT_OF = '{"type": "happened", "event": {"id": "1", "kind": "x", %s}}'
+OF_CONTAINER = '"at": 1, "container": {"runtime": "", "id": "", "started": 1, "pid": 1, %s}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"type": "resolve", "cgroup": -1}',
+        f'{{"type": "resolve", "cgroup": {2**64}}}',
+        '{"type": "probed", "port": 65536, "host": ""}',
+        '{"type": "probed", "port": -1, "host": ""}',
+        f'{{"type": "lost", "count": {2**63}}}',
+        '{"type": "count", "served": -1, "direct": 0, "probes": 0, "open": 0}',
+        f'{{"type": "handshake", "runtime": "", "id": "", "started": {2**63}}}',
+        f'{{"type": "applied", "generation": {2**63}}}',
+        f'{{"type": "mint", "number": {2**63}, "names": [], "public_key": ""}}',
+        EVENT_OF % '"at": -1',
+        EVENT_OF % f'"at": {2**63}',
+        EVENT_OF % f'"at": 1, "schema": {10**400}',
+        EVENT_OF % f'"at": 1, "http": {{"status": {2**64}}}',
+        EVENT_OF % (OF_CONTAINER % f'"cgroups": [{2**64}]'),
+        EVENT_OF % (OF_CONTAINER % '"netns": -2'),
+    ],
+)
+async def test_a_number_that_fits_nowhere_is_refused(data: str) -> None:
+    with pytest.raises(ValueError, match="not a message"):
+        await received(data.encode())
+
+
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_reader_that_is_cancelled_takes_no_message_with_it(turns: int) -> None:
     """Whoever listens next gets it: an event of a worker that serves already, say."""

@@ -88,6 +88,15 @@ async def test_a_successor_gets_the_lock_and_the_very_sockets(paths: Paths, old:
     os.close(taken.lock)
 
 
+async def test_a_dead_daemons_offer_is_replaced_with_a_word(
+    paths: Paths, old: Old, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(paths.handover))
+    async with Offer(paths, old.gift, old.gone.set):
+        assert str(paths.handover) in caplog.text
+
+
 @root
 async def test_an_old_daemon_that_hangs_holds_nobody_up(
     paths: Paths, old: Old, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

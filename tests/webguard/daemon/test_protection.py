@@ -78,3 +78,10 @@ def test_all_that_is_missing_is_said() -> None:
     facts.seen.clear()
     facts.reported.clear()
     assert len(facts.missing(NOW)) == 3
+
+
+def test_what_is_switched_off_is_missing_but_does_not_fail() -> None:
+    facts = everything()
+    facts.switched_off = "web.enabled is false: nothing is inspected"
+    assert facts.missing(NOW) == (facts.switched_off,)
+    assert facts.failing(NOW) == ()

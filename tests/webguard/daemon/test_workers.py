@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -160,6 +161,18 @@ async def test_one_that_does_not_answer_is_ended_lest_it_comes_round(
     with pytest.raises(HostError, match="no answer"):
         await rig.worker.configure(rig.generation("two"), 2)
     assert await rig.child.wait() == -signal.SIGKILL
+
+
+async def test_one_that_applies_settings_may_be_silent_but_not_for_ever(rig: Rig) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(rig.worker.configure(rig.generation("two"), 2))
+        await rig.answer([])
+        rig.worker._heard = time.monotonic() - workers._BUSY / 2
+        assert rig.worker.silent_for() == 0
+        rig.worker._heard = time.monotonic() - workers._BUSY * 2
+        assert rig.worker.silent_for() > workers._BUSY / 2
+        rig.other.send(APPLIED)
+    assert rig.worker.silent_for() < workers._BUSY / 2
 
 
 async def test_one_that_ends_meanwhile_leaves_them_to_its_successor(rig: Rig) -> None:

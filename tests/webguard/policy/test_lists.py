@@ -159,10 +159,30 @@ def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(lists, "MOST_ENTRIES", 2)
     write(tmp_path, a__yaml="name: a\ntype: blocked\nfile: a.txt\n", a__txt="a.b\nc.d\ne.f\n")
 
-    with pytest.raises(ConfigError, match="split the list") as caught:
+    with pytest.raises(ConfigError, match="shorten the list") as caught:
         lists.load(tmp_path)
 
     assert caught.value.where == f"{tmp_path / 'a.txt'}:3"
+
+
+def test_too_many_entries_in_all_active_lists_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "MOST_ENTRIES", 3)
+    text = "name: {}\ntype: {}\nactive: {}\nentries: [{}]\n"
+    write(
+        tmp_path,
+        a__yaml=text.format("a", "blocked", "true", "a.b, c.d"),
+        b__yaml=text.format("b", "blocked", "false", "a.b, c.d"),
+        c__yaml=text.format("c", "hashes", "true", f"'{'0' * 32}'"),
+    )
+    assert len(lists.load(tmp_path).urls) == 1
+    write(tmp_path, d__yaml=text.format("d", "allowed", "true", "e.f"))
+
+    with pytest.raises(ConfigError, match="more than 3 entries") as caught:
+        lists.load(tmp_path)
+
+    assert caught.value.where == f"{tmp_path / 'd.yaml'}:1"
 
 
 def test_a_folder_in_the_place_of_a_list_is_an_error(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """Finding containers by what people call them. None of them runs: those are in system tests."""
 
+import json
 from pathlib import Path
 from typing import override
 
 import pytest
 
+from webguard.daemon.channel import LARGEST
 from webguard.errors import HostError, NotFoundError, RefusedError
 from webguard.runtimes.docker import Docker, Inspected, Listed
-from webguard.runtimes.inventory import Inventory
+from webguard.runtimes.inventory import Inventory, _bounded
 
 ID = "0123456789abcdef" * 4
 NEAR = "0123" + "f" * 60
@@ -210,3 +212,13 @@ async def test_the_engine_that_knows_a_container_is_named(tmp_path: Path) -> Non
 
     assert inventory.engine_of(ID) == "docker"
     assert inventory.engine_of(NEAR) == ""
+
+
+def test_labels_never_take_the_room_of_a_message() -> None:
+    huge = {f"{number:04}": "\x01" * 2000 for number in range(500)}
+
+    kept = _bounded(huge)
+
+    assert 0 < len(kept) < 10
+    assert len(json.dumps(kept)) < LARGEST / 4
+    assert _bounded({"app": "shop"}) == (("app", "shop"),)

@@ -124,6 +124,16 @@ def test_a_container_is_measured_by_a_process_that_still_lives(starting: Path, l
     assert (seen.pid, seen.started, seen.network) == (12, 200, Network.HOST)
 
 
+def test_a_container_whose_processes_all_changed_meanwhile_is_looked_at_again(
+    starting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proc, "_pids", lambda: iter([11]))  # 12 was not there yet
+
+    (seen,) = proc.containers(starting, 1, Layout())
+
+    assert (seen.pid, seen.network) == (12, Network.PRIVATE)
+
+
 def test_a_container_of_which_no_process_lives_has_no_known_network(starting: Path) -> None:
     (proc._PROC / "12/ns/net").unlink()
 

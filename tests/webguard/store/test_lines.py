@@ -132,6 +132,12 @@ def test_for_the_journal_a_line_begins_with_its_priority_and_holds_no_secret(
     assert "secret" in json.dumps(as_object(event)), "the record keeps what was asked for"
 
 
+@pytest.mark.parametrize("kind", ["web.unscanned", "web.blocked"])
+def test_an_address_ends_at_its_path_also_in_an_event_without_http(kind: str) -> None:
+    event = Event(id="1", at=2, kind=kind, subject="wss://x/path?token=secret#secret")
+    assert for_journal(as_object(event))["subject"] == "wss://x/path"
+
+
 def test_a_subject_that_is_no_address_is_whole_in_the_journal() -> None:
     event = Event(id="1", at=2, kind="cert.install", subject="what? this one")
     assert for_journal(as_object(event))["subject"] == "what? this one"
