@@ -121,6 +121,19 @@ def test_all_workers(
     assert fates(box, "/eicar") == {"inspected"}
 
 
+def test_the_daemon_hangs(webguard: Webguard, box: Cgroup, healthy: None) -> None:
+    """Its workers inspect without it, and when it goes on it finds all as it was."""
+    workers = webguard.workers()
+    os.kill(webguard.pid, STOP)
+    try:
+        met = [fates(box, "/eicar") for _ in range(5)]
+    finally:
+        os.kill(webguard.pid, signal.SIGCONT)
+    assert met == [{"inspected"}] * 5
+    wait_until(lambda: webguard.status()["protected"], 30)
+    assert webguard.workers() == workers
+
+
 @pytest.mark.parametrize("number", [KILL, STOP], ids=["killed", "stopped"])
 def test_the_signer(webguard: Webguard, box: Cgroup, healthy: None, number: signal.Signals) -> None:
     """HTTP is inspected all the while. HTTPS is where a worker has a leaf, and refused elsewhere.

@@ -232,15 +232,15 @@ def test_the_service_may_do_what_a_certificate_in_a_container_needs(service: Ser
     assert "ca-certificates.crt: removed" in service.webguard("cert", "remove", CONTAINER[-64:]).out
 
 
-def test_a_killed_daemon_is_started_again(service: Service, origin: Origin) -> None:
+@pytest.mark.parametrize("number", ["KILL", "STOP"], ids=["killed", "hung"])
+def test_a_lost_daemon_is_started_again(service: Service, origin: Origin, number: str) -> None:
     origin.serve("/eicar", EICAR)
     before = service.property("MainPID")
 
-    service.systemctl("kill", "--kill-whom=main", "--signal=KILL", "webguard")
+    service.systemctl("kill", "--kill-whom=main", f"--signal={number}", "webguard")
 
-    wait_until(
-        lambda: service.property("MainPID") not in ("0", before) and service.protected(), timeout=90
-    )
+    wait_until(lambda: service.property("MainPID") not in ("0", before), timeout=90)
+    wait_until(service.protected, timeout=90)
     assert "Eicar" in service.get("/eicar").out
 
 

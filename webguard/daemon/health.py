@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from netiso.cgroups import OwnCgroup
 from webguard.daemon.interception import Interception
+from webguard.daemon.notify import notify
 from webguard.daemon.protection import Protection
 from webguard.daemon.selftest import SelfTest
 from webguard.daemon.sentry import ANOTHERS
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 _PROBE_EVERY = 0.4
 _SAY_EVERY = 0.1
 _SELFTEST_TRIES = 10
+_ALIVE_EVERY = 3.0  # seconds; WatchdogSec= of the unit is ten times that
 # Probes unanswered for this long: what is redirected would hang. Far above a long scan.
 _HUNG = 6.0
 
@@ -45,6 +47,7 @@ class Health:
         self._instance = interception.kernel.redirect.instance
         self._port = interception.kernel.redirect.proxy_port
         self._said_protected: bool | None = None
+        self._said_alive = -_ALIVE_EVERY
         self._silent: set[int] = set()
 
     async def first_selftest(self) -> None:
@@ -86,7 +89,19 @@ class Health:
                     self._give_up_on_workers(answer)
                     failing_since = None
             self._kill_the_silent()
+            self._say_alive()
             await asyncio.sleep(max(0.05, _PROBE_EVERY - (time.monotonic() - started)))
+
+    def _say_alive(self) -> None:
+        """Tell the service manager's watchdog that a turn of probing has come to its end.
+
+        Whatever the turn found: what is wrong outside would not be mended by a
+        restart, which costs the inspection that there is.
+        """
+        now = time.monotonic()
+        if now - self._said_alive >= _ALIVE_EVERY:
+            self._said_alive = now
+            notify("WATCHDOG=1")
 
     async def keep_saying(self) -> None:
         """Say so when protection comes or goes: facts grow old while a probe waits."""
