@@ -215,9 +215,14 @@ async def running(
         async with rig.stack:
             yield rig
     finally:
-        if instance.is_running:
-            await instance.stop()
-        async with asyncio.timeout(PATIENCE):
-            while master.addons.get("proxyserver").connections or len(peers):  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-        await asyncio.sleep(0.01)  # what was closed is so only after another turn of the loop
+        await _stopped(rig)
+
+
+async def _stopped(rig: Rig) -> None:
+    if rig.instance.is_running:
+        await rig.instance.stop()
+    open_ones = rig.master.addons.get("proxyserver").connections
+    async with asyncio.timeout(PATIENCE):
+        while open_ones or len(rig.serving.peers):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.01)  # what was closed is so only after another turn of the loop
