@@ -1,0 +1,1 @@
+"""What to do with one HTTP exchange: heads, bodies and scan results in, actions out. Pure."""
