@@ -1,18 +1,22 @@
 """Scan the bodies of requests and responses before the other side sees them.
 
+What is held, what passes and when policy is asked is decided by
+`webguard.inspection`; this is its driver in mitmproxy. It tells an `Exchange`
+what the hooks say, scans and records what it asks for, and lets pass what it
+forwards.
+
 mitmproxy logs whatever a hook raises and then delivers the flow as it stands.
 So each hook first puts a refusal in the response's place and gives the
-response back only on a verdict that allows it: a bug here, in policy or in the
+response back only when its end was forwarded: a bug here, in policy or in the
 record can cost a user a page, but never lets one through unseen.
 
-A body over `web.max_body` is not held whole. Where policy lets unscanned
-content pass, mitmproxy streams it, and all that is left is to say so: at its
-head where that is known to be streamed, else at its end, however it ends. Where
-policy does not, mitmproxy ends the exchange and `addons.failures` answers.
+mitmproxy holds what is held. It is shown in one piece, at its end, or when it
+has outgrown the limit (`addons.engine` asks); from then on piece by piece.
 """
 
-import re
-from dataclasses import replace
+import logging
+from collections.abc import Sequence
+from functools import partial
 
 from mitmproxy import flow as flows
 from mitmproxy import http
@@ -20,19 +24,31 @@ from mitmproxy import http
 from addons.engine import PAGE
 from addons.peers import Peers
 from addons.report import answer, answered, http_facts, text, unfinished, url_of, web_event
-from webguard.model import ENGINE, Action, Question, ScanResult, Stage, Unscanned
+from webguard.inspection import values
+from webguard.inspection.exchange import Exchange
+from webguard.inspection.values import (
+    Abort,
+    Action,
+    Body,
+    End,
+    Failed,
+    Forward,
+    Missed,
+    Replace,
+    RequestHead,
+    ResponseHead,
+    Scanned,
+    Side,
+    Tell,
+    Upgraded,
+)
+from webguard.model import ENGINE, ScanResult, Unscanned
 from webguard.ports import Decide, Record, Scan, Stamp
 
-STREAMED = "larger than web.max_body, or a stream without end"
-PARTIAL = "a part of it only (206 Partial Content)"
+_EXCHANGE = "webguard.exchange"
+_MAX_BODY = 16 * 1024 * 1024
 
-# These are answers without end by design: holding them back would hang the client.
-_ENDLESS = re.compile(
-    r"\s*(text/event-stream|application/grpc([+-][\w.+-]+)?)\s*(;|$)", re.IGNORECASE
-)
-_WHOLE = re.compile(r"bytes 0-(\d+)/(\d+)")
-
-_TOLD = "webguard.streamed"
+_log = logging.getLogger(__name__)
 
 
 class BodyScan:
@@ -46,154 +62,171 @@ class BodyScan:
         self._record = record
         self._stamp = stamp
         self._peers = peers
-        self.stream_endless = False  # policy lets unscanned content pass
-
-    def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """Hook: the response's head has arrived.
-
-        What is streamed is judged now, because its end may never come.
-        """
-        if flow.response is None:
-            return
-        if self.stream_endless and _endless(flow.request, flow.response):
-            flow.response.stream = True
-        if not flow.response.stream:
-            return
-        flow.metadata[_TOLD] = True
-        # The refusal first: mitmproxy ends a flow with this error after the hook.
-        flow.error = flows.Error(flows.Error.KILLED_MESSAGE)
-        flow.metadata[PAGE] = unfinished(flow)
-        refused = self._judge(flow, Stage.RESPONSE, _unseen(STREAMED), flow.response)
-        if refused is None:
-            flow.error = None
-            del flow.metadata[PAGE]
-        else:
-            flow.metadata[PAGE] = refused
+        self.max_body = _MAX_BODY
+        """How much of each body is held, in exchanges that begin from now on."""
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """Hook: the request's head has arrived.
+        """Hook: the request's head has arrived. Whatever follows may be streamed."""
+        if flow.error is None:  # else it is not valid HTTP: mitmproxy is about to refuse it
+            self._gate(flow, Side.REQUEST, None)
 
-        The address is judged now where a body follows: that may be streamed to the
-        server long before it ends.
-        """
-        headers = flow.request.headers
-        if flow.error is not None:  # not valid HTTP: mitmproxy is about to refuse it
-            return
-        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
-            return
-        flow.error = flows.Error(flows.Error.KILLED_MESSAGE)
-        flow.metadata[PAGE] = unfinished(flow)
-        refused = self._judge(flow, Stage.REQUEST, ScanResult(), None)
-        if refused is None:
-            flow.error = None
-            del flow.metadata[PAGE]
-        else:
-            flow.metadata[PAGE] = refused
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Hook: the response's head has arrived. What is streamed is judged now."""
+        if flow.response is not None and not answered(flow):
+            self._gate(flow, Side.RESPONSE, None)
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Hook: the whole request has arrived, and unless streamed none of it was sent on."""
-        if flow.request.raw_content is None:  # streamed, that is: sent on already
-            self._judge(flow, Stage.REQUEST, _unseen(STREAMED), None)
+        if flow.request.stream:
+            self.exchange_of(flow).take(End(side=Side.REQUEST))
             return
         if flow.response is not None:  # refused by an addon before us
             return
         flow.response = unfinished(flow)
-        # Without a body, too: policy may have a word on the address.
-        scan = await self._look_at(flow.request) if flow.request.raw_content else ScanResult()
-        flow.response = self._judge(flow, Stage.REQUEST, scan, None)
+        flow.response = await self._whole(flow, flow.request)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Hook: the whole response has arrived, and unless streamed none of it was delivered."""
         if flow.response is None or answered(flow):
             return
-        if flow.response.raw_content is None and _TOLD in flow.metadata:
+        if flow.response.stream:
+            self.exchange_of(flow).take(End(side=Side.RESPONSE))
             return
         held, flow.response = flow.response, unfinished(flow)
-        refused = self._judge(flow, Stage.RESPONSE, await self._look_at(held), held)
-        flow.response = refused or held
+        flow.response = await self._whole(flow, held) or held
 
     def error(self, flow: http.HTTPFlow) -> None:
-        """Hook: the exchange broke off. What was streamed up to then has been delivered."""
-        if flow.request.stream and flow.request.timestamp_end is None:
-            self._judge(flow, Stage.REQUEST, _unseen(STREAMED), None)
-        if flow.response is not None and flow.response.stream and _TOLD not in flow.metadata:
-            self._judge(flow, Stage.RESPONSE, _unseen(STREAMED), flow.response)
+        """Hook: the exchange broke off."""
+        self.exchange_of(flow).take(Failed())
 
-    def _judge(
-        self,
-        flow: http.HTTPFlow,
-        stage: Stage,
-        scan: ScanResult,
-        held: http.Response | None,
-    ) -> http.Response | None:
-        """Ask policy, record, and return the refusal to send, or None to let it pass."""
-        peer = self._peers.of(flow.client_conn)
-        failure = next((each.reason for each in scan.unscanned if each.where == ENGINE), "")
-        verdict = self._decide(
-            Question(
-                stage=stage,
-                subject=url_of(flow),
-                container=peer.container,
-                scan=scan,
-                failure=failure,
-            )
-        )
-        blocked = verdict.action is not Action.ALLOW
-        if stage is Stage.REQUEST and not blocked and not scan.unscanned:
-            return None  # a clean upload is told by its response's event
-        facts = http_facts(
-            flow,
-            peer,
-            status=held.status_code if held else 0,
-            body=held.raw_content if held else None,
-        )
-        event = web_event(stamp=self._stamp, peer=peer, facts=facts, scan=scan, verdict=verdict)
-        self._record(event)
-        return answer(flow, verdict, event.id) if blocked else None
+    def limit_of(self, flow: http.HTTPFlow) -> int:
+        """Return how much of each of this flow's bodies may be held."""
+        return self.exchange_of(flow).limit
 
-    async def _look_at(self, message: http.Request | http.Response) -> ScanResult:
-        """Scan the body. Whatever goes wrong is a reason, for policy to weigh."""
-        content = message.raw_content
-        if content is None:  # mitmproxy streamed it past us
-            return _unseen(STREAMED)
+    def outgrown(self, flow: http.HTTPFlow, *, request: bool, held: bytes) -> Sequence[bytes]:
+        """Return what of a body that cannot be held any more passes now.
+
+        If it is refused the flow is killed, as by a hook. Called inside mitmproxy's
+        layers, where an exception would take the whole connection with it.
+        """
         try:
-            scan = await self._scan(content, _codings(message.headers))
+            return self._gate(flow, Side.REQUEST if request else Side.RESPONSE, held)
+        except Exception:  # noqa: BLE001 - a bug of any kind leaves the refusal in place
+            _log.exception("no verdict on a body over web.max_body")
+            return ()
+
+    def exchange_of(self, flow: http.HTTPFlow) -> Exchange:
+        """Return what inspects this flow."""
+        found = flow.metadata.get(_EXCHANGE)
+        if not isinstance(found, Exchange):
+            found = flow.metadata[_EXCHANGE] = Exchange(
+                subject=url_of(flow),
+                container=self._peers.of(flow.client_conn).container,
+                decide=self._decide,
+                limit=self.max_body,
+            )
+        return found
+
+    def _gate(self, flow: http.HTTPFlow, side: Side, held: bytes | None) -> Sequence[bytes]:
+        """Show a head, or what is held of a body; end the flow, have it streamed, or let it be."""
+        # The refusal first: mitmproxy ends a flow with this error after the hook.
+        flow.error = flows.Error(flows.Error.KILLED_MESSAGE)
+        flow.metadata[PAGE] = unfinished(flow)
+        message = flow.request if side is Side.REQUEST else flow.response
+        if message is None:
+            return ()
+        actions = self._heads(flow, message)
+        if held is not None:
+            actions += self.exchange_of(flow).take(Body(side=side, data=held))
+        page = self._tell(flow, actions, held)
+        if page is not None:
+            flow.metadata[PAGE] = page
+            return ()
+        if any(isinstance(each, Abort) for each in actions):
+            return ()
+        if any(isinstance(each, Forward) for each in actions):
+            message.stream = partial(self._pass, flow, side)
+        flow.error = None
+        del flow.metadata[PAGE]
+        return _passing(actions)
+
+    def _pass(self, flow: http.HTTPFlow, side: Side, data: bytes) -> Sequence[bytes]:
+        """Return what passes now that this piece of a streamed body has come."""
+        return _passing(self.exchange_of(flow).take(Body(side=side, data=data))) if data else ()
+
+    async def _whole(
+        self, flow: http.HTTPFlow, message: http.Request | http.Response
+    ) -> http.Response | None:
+        """Show a message that has come whole, and return the page to send in its place."""
+        side = Side.REQUEST if isinstance(message, http.Request) else Side.RESPONSE
+        exchange, content = self.exchange_of(flow), message.raw_content
+        actions = self._heads(flow, message)
+        if isinstance(message, http.Response) and message.status_code == 101:
+            # Whether this connection may leave HTTP was asked by `addons.tunnels`.
+            return None if exchange.take(Upgraded()) else unfinished(flow)
+        if content is None:  # mitmproxy streamed it past us
+            actions += exchange.take(Missed(side=side))
+        elif content:
+            actions += exchange.take(Body(side=side, data=content))
+        actions += exchange.take(End(side=side))
+        for wanted in [each for each in actions if isinstance(each, values.Scan)]:
+            result = await self._look_at(wanted)
+            actions += exchange.take(Scanned(ticket=wanted.ticket, result=result))
+        page = self._tell(flow, actions, content)
+        ended = any(isinstance(each, Forward) and each.what == End(side=side) for each in actions)
+        return None if ended else page or unfinished(flow)
+
+    def _heads(self, flow: http.HTTPFlow, message: http.Request | http.Response) -> list[Action]:
+        """Show the heads that the exchange has not seen, up to this message's."""
+        exchange, done = self.exchange_of(flow), list[Action]()
+        if exchange.awaits(Side.REQUEST):
+            done += exchange.take(
+                RequestHead(method=flow.request.method, fields=_fields(flow.request))
+            )
+        if isinstance(message, http.Response) and exchange.awaits(Side.RESPONSE):
+            done += exchange.take(ResponseHead(status=message.status_code, fields=_fields(message)))
+        return done
+
+    def _tell(
+        self, flow: http.HTTPFlow, actions: Sequence[Action], body: bytes | None
+    ) -> http.Response | None:
+        """Record what is to be recorded, and return the page if there is to be one."""
+        event_id = ""
+        for each in actions:
+            if isinstance(each, Tell):
+                peer = self._peers.of(flow.client_conn)
+                event = web_event(
+                    stamp=self._stamp,
+                    peer=peer,
+                    facts=http_facts(flow, peer, status=each.status, body=_told(each, body)),
+                    scan=each.scan,
+                    verdict=each.verdict,
+                    remedy=each.remedy,
+                )
+                event_id = event.id
+                self._record(event)
+            elif isinstance(each, Replace):
+                return answer(flow, each.verdict, event_id, status=each.status)
+        return None
+
+    async def _look_at(self, wanted: values.Scan) -> ScanResult:
+        """Scan the body. Whatever goes wrong is a reason, for policy to weigh."""
+        try:
+            return await self._scan(wanted.content, wanted.codings)
         except Exception as error:  # noqa: BLE001 - any failure at all is "not scanned"
             reason = text(f"{type(error).__name__}: {error}", 300)
             return ScanResult(unscanned=(Unscanned(where=ENGINE, reason=reason),))
-        if isinstance(message, http.Response) and _partial(message):
-            # Cut in two, no half of a signature matches.
-            part = Unscanned(where="body", reason=PARTIAL)
-            return replace(scan, unscanned=(*scan.unscanned, part))
-        return scan
 
 
-def _unseen(reason: str) -> ScanResult:
-    return ScanResult(unscanned=(Unscanned(where="body", reason=reason),))
+def _passing(actions: Sequence[Action]) -> list[bytes]:
+    """Return the pieces of a body among what is forwarded."""
+    forwarded = (each.what for each in actions if isinstance(each, Forward))
+    return [each.data for each in forwarded if isinstance(each, Body)]
 
 
-def _endless(request: http.Request, response: http.Response) -> bool:
-    """Return whether this answer comes without end: then it has no length, and it has a body."""
-    return (
-        _ENDLESS.match(response.headers.get("content-type", "")) is not None
-        and "content-length" not in response.headers
-        and request.method.upper() != "HEAD"
-    )
+def _told(tell: Tell, body: bytes | None) -> bytes | None:
+    return body if tell.side is Side.RESPONSE else None
 
 
-def _partial(response: http.Response) -> bool:
-    if response.status_code != 206:
-        return False
-    whole = _WHOLE.fullmatch(response.headers.get("content-range", "").strip())
-    return whole is None or int(whole[1][:18]) + 1 != int(whole[2][:18])
-
-
-def _codings(headers: http.Headers) -> str:
-    """Return how the body is encoded, outermost last.
-
-    mitmproxy undoes `chunked` only; some clients undo the other transfer codings too.
-    """
-    transfer = headers.get("transfer-encoding", "").split(",")
-    outer = [each for each in transfer if each.strip().lower() not in ("", "chunked", "identity")]
-    inner = headers.get("content-encoding", "")
-    return ",".join([inner, *outer] if inner else outer)
+def _fields(message: http.Request | http.Response) -> tuple[tuple[str, str], ...]:
+    return tuple(message.headers.items(multi=True))

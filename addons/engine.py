@@ -11,8 +11,9 @@ change has a test that fails when a bump makes it wrong (tests/addons/test_engin
   costs it our answer: we keep a second descriptor, for `see_off`.
 - `PagedStream`: mitmproxy answers its own errors with its own page and name.
   We send the page that an addon left in the flow's metadata instead, and note
-  whether it was the client who failed. A page has no body for HEAD. And where
-  mitmproxy would begin to stream, it asks whether this client may have that.
+  whether it was the client who failed. A page has no body for HEAD. mitmproxy
+  has one limit for all bodies; we ask `Bodies` how much is held, and what passes
+  when it is more. And a server whose answer we end is not listened to any more.
 - `BoundedServer`, `BoundedClient`: mitmproxy keeps a head without end, and
   requests sent ahead, in memory without a limit. The former also answers a client
   that ends its side after the request; to mitmproxy it is gone. The latter takes an
@@ -28,8 +29,8 @@ import contextlib
 import re
 import socket
 import time
-from collections.abc import Callable, Generator
-from typing import Any, ClassVar, cast, override
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, ClassVar, Protocol, cast, override
 
 import h11
 from h11._readers import ChunkedReader
@@ -37,13 +38,13 @@ from h11._receivebuffer import ReceiveBuffer
 from mitmproxy import http
 from mitmproxy.connection import Client, Connection, ConnectionState, Server
 from mitmproxy.net.http import http1
-from mitmproxy.options import Options
 from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers import http as http_layers
 from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
+    RequestData,
     RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
@@ -141,38 +142,58 @@ class Handler(ProxyConnectionHandler):
             io.handler.cancel("dropped")
 
 
-class _StrictOptions:
-    """mitmproxy's options, but with a limit where a stream would begin.
+class Bodies(Protocol):
+    """Who says what becomes of a body that is too large to be held."""
 
-    mitmproxy has one limit for everybody; we have groups of containers of which
-    some must not be sent what was not scanned.
-    """
+    def limit_of(self, flow: http.HTTPFlow) -> int:
+        """Return how much of each of this flow's bodies may be held."""
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self.body_size_limit = options.stream_large_bodies or options.body_size_limit
-        self.stream_large_bodies = None
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the option is
-        return getattr(self._options, name)
+    def outgrown(self, flow: http.HTTPFlow, *, request: bool, held: bytes) -> Sequence[bytes]:
+        """Return what passes of `held`, and set the message's `stream`, or kill the flow."""
 
 
 class PagedStream(http_layers.HttpStream):
     """One HTTP exchange that answers errors with our own page."""
 
     _head_sent = False
-    _strict = False
 
-    strict_for: ClassVar[Which] = staticmethod(lambda _client: False)
-    """Whether this client's group lets nothing pass that was not scanned."""
+    bodies: ClassVar[Bodies | None] = None
 
     @override
     def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:
-        if not self._strict and PagedStream.strict_for(self.context.client):
-            self._strict = True
-            # Ours alone: each stream has a fork of its connection's context.
-            self.context.options = cast("Options", _StrictOptions(self.context.options))
-        return (yield from super().check_body_size(request))
+        """Do nothing but for a body that is held and has become too large: heads have hooks."""
+        held = self.request_body_buf if request else self.response_body_buf
+        if not held or self.bodies is None or len(held) <= self.bodies.limit_of(self.flow):
+            return False
+        data = bytes(held)
+        held.clear()
+        passing = self.bodies.outgrown(self.flow, request=request, held=data)
+        if (yield from self.check_killed(True)):
+            return True
+        if request:
+            yield from self.start_request_stream()
+            if self.client_state == self.state_stream_request_body:
+                for piece in passing:
+                    yield http_layers.SendHttp(
+                        RequestData(self.stream_id, piece), self.context.server
+                    )
+        else:
+            yield from self.start_response_stream()
+            for piece in passing:
+                yield http_layers.SendHttp(ResponseData(self.stream_id, piece), self.context.client)
+        return False
+
+    @override
+    def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
+        answering = self.server_state in (
+            self.state_consume_response_body,
+            self.state_wait_for_response_headers,
+        ) and bool(self.flow.response)
+        killed = yield from super().check_killed(emit_error_hook)
+        if killed and answering:
+            end = RequestProtocolError(self.stream_id, "killed", ErrorCode.KILL)
+            yield http_layers.SendHttp(end, self.context.server)
+        return killed
 
     @override
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -314,9 +335,9 @@ def _plain_refusal(status_code: int, message: str = "") -> bytes:
     return bytes(http1.assemble_response(page))
 
 
-def install(strict_for: Which | None = None, bypasses: Which | None = None) -> None:
-    """Put ours in the place of mitmproxy's. Safe to call again, which replaces both questions."""
-    PagedStream.strict_for = staticmethod(strict_for or (lambda _client: False))
+def install(bodies: Bodies | None = None, bypasses: Which | None = None) -> None:
+    """Put ours in the place of mitmproxy's. Safe to call again, which replaces who is asked."""
+    PagedStream.bodies = bodies
     TolerantTop.bypasses = staticmethod(bypasses or (lambda _client: False))
     http_layers.HttpStream = PagedStream  # type: ignore[misc]
     http_layers.Http1Server = BoundedServer  # type: ignore[attr-defined]

@@ -20,17 +20,13 @@ from addons.report import answer, http_facts, text, url_of
 from webguard.model import (
     Event,
     Question,
-    ScanResult,
     Severity,
     Stage,
-    Unscanned,
 )
 from webguard.ports import Decide, Record, Stamp
 
 # Sentences of mitmproxy; tests/addons/test_failures.py looks them up in its source.
 UNTRUSTED = "Certificate verify failed: "
-LARGE_REQUEST = "Request body exceeds mitmproxy's body_size_limit."
-LARGE_RESPONSE = "Response body exceeds mitmproxy's body_size_limit."
 CONNECT = "mitmproxy received an HTTP CONNECT request"
 OLD_TLS = "The remote server and mitmproxy cannot agree on a TLS version to use."
 MALFORMED = "Received "
@@ -52,7 +48,6 @@ class _Failure:
     remedy: str
     kind: str = "web.failed"
     severity: Severity = Severity.LOW
-    unseen: bool = False  # ours: we do not pass on what we did not look at
 
 
 class Failures:
@@ -71,16 +66,12 @@ class Failures:
             return  # it is told already, or there is nobody to tell
         failure = _sorted(flow, message)
         peer = self._peers.of(flow.client_conn)
-        scan = None
-        if failure.unseen:
-            scan = ScanResult(unscanned=(Unscanned(where="body", reason=failure.reason),))
         verdict = self._decide(
             Question(
-                stage=Stage.RESPONSE if failure.unseen else Stage.UPSTREAM,
+                stage=Stage.UPSTREAM,
                 subject=url_of(flow),
                 container=peer.container,
-                scan=scan,
-                upstream="" if failure.unseen else failure.reason,
+                upstream=failure.reason,
             )
         )
         event_id, at = self._stamp()
@@ -96,7 +87,6 @@ class Failures:
                 subject=facts.url,
                 container=peer.container,
                 http=facts,
-                scan=scan,
                 verdict=verdict,
                 outcome="partly delivered" if begun else "not delivered",
                 remedy=failure.remedy,
@@ -115,14 +105,6 @@ def _left(flow: http.HTTPFlow, message: str) -> bool:
 
 def _sorted(flow: http.HTTPFlow, message: str) -> _Failure:
     """Tell whose fault it is, and what to do about it."""
-    if message in (LARGE_REQUEST, LARGE_RESPONSE):
-        return _Failure(
-            status=413 if message == LARGE_REQUEST else 403,
-            reason="larger than web.max_body",
-            remedy="raise web.max_body, or set web.unscanned: allow",
-            kind="web.blocked",
-            unseen=True,
-        )
     return _of_client(flow, message) or _of_server(flow, message)
 
 

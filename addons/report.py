@@ -101,7 +101,13 @@ def http_facts(flow: http.HTTPFlow, peer: Peer, *, status: int, body: bytes | No
 
 
 def web_event(
-    *, stamp: Stamp, peer: Peer, facts: Http, scan: ScanResult | None, verdict: Verdict
+    *,
+    stamp: Stamp,
+    peer: Peer,
+    facts: Http,
+    scan: ScanResult | None,
+    verdict: Verdict,
+    remedy: str = "",
 ) -> Event:
     """Return the event of a verdict on one exchange."""
     event_id, at = stamp()
@@ -125,6 +131,7 @@ def web_event(
         scan=scan,
         verdict=verdict,
         outcome="not delivered" if blocked else "delivered",
+        remedy=remedy,
     )
 
 

@@ -13,8 +13,9 @@ from mitmproxy.proxy.layers.http._hooks import (
 )
 from mitmproxy.test import taddons
 
-from addons.bodyscan import PARTIAL, BodyScan
+from addons.bodyscan import BodyScan
 from addons.engine import PAGE
+from webguard.inspection.exchange import PARTIAL
 from webguard.model import Action, Detection, Question, ScanResult, Stage, Unscanned, Verdict
 from webguard.policy.decide import Policy
 
@@ -172,32 +173,10 @@ async def test_a_bug_in_the_record_does_not_open_the_wall(
     assert status(flow) == 403
 
 
-@pytest.mark.parametrize(
-    ("kind", "allowed", "streamed"),
-    [
-        pytest.param("text/event-stream; charset=utf-8", True, True, id="events, allow"),
-        pytest.param("text/event-stream", False, False, id="events, block"),
-        pytest.param("text/html", True, False, id="a page"),
-    ],
-)
-def test_only_streams_without_end_are_let_through_while_they_come(
-    world: Any, a_flow: Build, fixed_scan: FixedScan, kind: str, allowed: bool, streamed: bool
-) -> None:
-    addon = BodyScan(scan=fixed_scan(CLEAN), **world.ports())
-    addon.stream_endless = allowed
-    flow = a_flow(b"body")
-    assert flow.response is not None
-    flow.response.headers["content-type"] = kind
-    del flow.response.headers["content-length"]
-
-    addon.responseheaders(flow)
-
-    assert bool(flow.response.stream) is streamed
-
-
 def streaming(flow: http.HTTPFlow) -> http.HTTPFlow:
-    assert flow.response is not None
-    flow.response.stream = True
+    """An answer of which only the head is there, and which is too large to be held."""
+    flow.response = http.Response.make(200)
+    flow.response.headers["content-length"] = "99999"
     flow.response.raw_content = None
     return flow
 
@@ -205,8 +184,12 @@ def streaming(flow: http.HTTPFlow) -> http.HTTPFlow:
 async def test_what_is_streamed_is_told_once(
     world: Any, a_flow: Build, fixed_scan: FixedScan
 ) -> None:
-    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **world.ports()), streaming(a_flow(b""))
+    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **world.ports()), streaming(a_flow())
+    addon.max_body = 4096
     addon.responseheaders(flow)
+    assert flow.response is not None
+    assert callable(flow.response.stream)
+    assert list(flow.response.stream(b"piece")) == [b"piece"]
     await addon.response(flow)
     addon.error(flow)
     assert [each.kind for each in world.recorded] == ["web.unscanned"]
@@ -217,11 +200,13 @@ async def test_what_is_streamed_is_told_once(
 def test_a_stream_that_policy_refuses_is_ended_with_a_page(
     closed_world: Any, a_flow: Build, fixed_scan: FixedScan
 ) -> None:
-    flow = streaming(a_flow(b""))
-    BodyScan(scan=fixed_scan(CLEAN), **closed_world.ports()).responseheaders(flow)
+    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **closed_world.ports()), streaming(a_flow())
+    addon.max_body = 4096
+    addon.responseheaders(flow)
     assert flow.error is not None
     assert flow.error.msg == flows.Error.KILLED_MESSAGE
     (event,) = closed_world.recorded
+    assert event.remedy
     assert flow.metadata[PAGE].headers["x-webguard-event"] == event.id
 
 
@@ -232,21 +217,49 @@ async def test_a_bug_in_policy_ends_a_stream(
         raise ZeroDivisionError
 
     addon = BodyScan(scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
-    flow = streaming(a_flow(b""))
+    addon.max_body = 4096
+    flow = streaming(a_flow())
     with taddons.context(addon) as context:
         await context.master.addons.trigger_event(HttpResponseHeadersHook(flow))
     assert flow.error is not None
     assert flow.metadata[PAGE].status_code == 403
 
 
-@pytest.mark.parametrize(("ended", "told"), [(None, 1), (1.0, 0)], ids=["broken off", "whole"])
-def test_an_upload_that_broke_off_while_streamed_is_told(
-    world: Any, a_flow: Build, fixed_scan: FixedScan, ended: float | None, told: int
+def test_a_bug_in_policy_ends_what_has_become_too_large(
+    world: Any, a_flow: Build, fixed_scan: FixedScan
 ) -> None:
-    flow = a_flow()
-    flow.request.stream, flow.request.timestamp_end = True, ended
-    BodyScan(scan=fixed_scan(CLEAN), **world.ports()).error(flow)
-    assert len(world.recorded) == told
+    def broken(question: Question) -> Verdict:
+        raise ZeroDivisionError
+
+    addon = BodyScan(scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
+    addon.max_body, flow = 4, a_flow(b"", request=b"")
+    assert list(addon.outgrown(flow, request=False, held=b"large")) == []
+    assert flow.error is not None
+    assert flow.metadata[PAGE].status_code == 403
+
+
+@pytest.mark.parametrize("status_code", [200, 101])
+async def test_what_comes_after_the_exchange_broke_off_is_not_delivered(
+    world: Any, a_flow: Build, fixed_scan: FixedScan, status_code: int
+) -> None:
+    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **world.ports()), a_flow(b"late")
+    assert flow.response is not None
+    flow.response.status_code = status_code
+    addon.error(flow)
+    await addon.response(flow)
+    assert status(flow) == 403
+
+
+def test_an_upload_is_told_when_it_begins_to_be_streamed(
+    world: Any, a_flow: Build, fixed_scan: FixedScan
+) -> None:
+    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **world.ports()), a_flow(content_length="99999")
+    addon.max_body = 4096
+    addon.requestheaders(flow)
+    addon.error(flow)
+    assert callable(flow.request.stream)
+    assert list(flow.request.stream(b"late")) == [], "nothing passes after the end"
+    assert [each.kind for each in world.recorded] == ["web.unscanned"]
 
 
 @pytest.mark.parametrize(
@@ -294,30 +307,3 @@ async def test_a_body_is_scanned_as_any_client_may_decode_it(
     flow.response = http.Response.make(200, b"body", headers)
     await BodyScan(scan=scan, **world.ports()).response(flow)
     assert seen == [scanned_as]
-
-
-@pytest.mark.parametrize(
-    ("method", "headers", "streamed"),
-    [
-        pytest.param("GET", {}, True, id="without a length"),
-        pytest.param("GET", {"content-length": "4"}, False, id="with a length"),
-        pytest.param("HEAD", {}, False, id="no body at all"),
-    ],
-)
-def test_an_answer_with_an_end_is_not_without_end(
-    world: Any,
-    a_flow: Build,
-    fixed_scan: FixedScan,
-    method: str,
-    headers: dict[str, str],
-    streamed: bool,
-) -> None:
-    addon = BodyScan(scan=fixed_scan(CLEAN), **world.ports())
-    addon.stream_endless = True
-    flow = a_flow()
-    flow.request.method = method
-    flow.response = http.Response.make(200, headers={"content-type": "text/event-stream"})
-    del flow.response.headers["content-length"]
-    flow.response.headers.update(headers)
-    addon.responseheaders(flow)
-    assert bool(flow.response.stream) is streamed

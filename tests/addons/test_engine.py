@@ -105,6 +105,26 @@ async def test_a_server_that_cannot_be_reached_is_one_page_over_h2_too(
     assert bool(body) is (method == "GET")
 
 
+async def test_a_server_whose_answer_is_refused_is_not_listened_to_any_more(
+    strict_rig: Rig, origins: pki.Identity, tmp_path: Path
+) -> None:
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
+            await reader.read()
+        left.set()
+        writer.close()
+
+    good = pki.server("good.test", issuer=origins)
+    await strict_rig.serve(serve, tls=origin_tls(good, tmp_path, "http/1.1"))
+    headers, _ = await over_h2(strict_rig)
+    assert headers[":status"] == "403"
+    await asyncio.wait_for(left.wait(), PATIENCE)  # the client is still connected
+
+
 async def test_h2_is_spoken_with_those_who_speak_nothing_else(
     rig: Rig, origins: pki.Identity, tmp_path: Path
 ) -> None:

@@ -28,8 +28,6 @@ def failed(world: Any, flow: http.HTTPFlow, message: str) -> http.Response | Non
 
 SMUGGLED = "invalid header name: b'a b'"
 SORTED = [
-    (failures.LARGE_REQUEST, 413, "web.blocked", "web.max_body"),
-    (failures.LARGE_RESPONSE, 403, "web.blocked", "web.max_body"),
     (failures.UNTRUSTED + "certificate has expired", 502, "web.blocked", "has expired"),
     (failures.CONNECT + " even though", 403, "web.blocked", "explicit proxy"),
     (failures.OLD_TLS + " You may need", 502, "web.failed", "1.2"),
@@ -67,7 +65,6 @@ def source(module: Any) -> str:
 @pytest.mark.parametrize(
     ("sentence", "module"),
     [
-        pytest.param(" body exceeds mitmproxy's body_size_limit.", http_layers, id="too large"),
         pytest.param(failures.UNTRUSTED, tls, id="untrusted"),
         pytest.param(failures.CONNECT, http_layers, id="CONNECT"),
         pytest.param(failures.OLD_TLS, tls, id="old TLS"),
@@ -80,15 +77,11 @@ def source(module: Any) -> str:
 )
 def test_mitmproxy_still_says_so(sentence: str, module: Any) -> None:
     assert sentence in source(module)
-    assert failures.LARGE_REQUEST.endswith(" body exceeds mitmproxy's body_size_limit.")
-    assert failures.LARGE_RESPONSE.endswith(" body exceeds mitmproxy's body_size_limit.")
-    assert "{'Request' if request else 'Response'} body exceeds" in source(http_layers)
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        f"unexpected server response: b'{failures.LARGE_RESPONSE}'",
         f"unexpected server response: b'{failures.UNTRUSTED}x'",
         f"unexpected server response: b'{failures.FROM_CLIENT}'",
         f"unexpected server response: b'{flows.Error.KILLED_MESSAGE}'",

@@ -68,7 +68,7 @@ class Serving:
             scan=self._scan, decide=judge, record=record, stamp=stamp, peers=peers
         )
         self._tunnels = Tunnels(decide=judge, record=record, stamp=stamp, peers=peers)
-        engine.install(self._strict_for, self._tunnels.bypasses)
+        engine.install(self._bodies, self._tunnels.bypasses)
         self._parting = Parting()
         self._deadlines = Deadlines(silence=settings.origin_timeout, handler_of=self._handler_of)
         self.master.addons.add(
@@ -134,19 +134,9 @@ class Serving:
         policy = settings.policy
         # For one group is enough: what is stricter refuses it for itself.
         allowed = Action.ALLOW in (policy.unscanned, *(each.unscanned for each in policy.groups))
-        self._bodies.stream_endless = allowed
+        self._bodies.max_body = settings.max_body
         self._deadlines.silence = settings.origin_timeout
-        limit = str(settings.max_body)
-        self.master.options.update(
-            rawtcp=allowed,
-            # One of the two: pass the body on unscanned, or end the exchange.
-            stream_large_bodies=limit if allowed else None,
-            body_size_limit=None if allowed else limit,
-        )
-
-    def _strict_for(self, client: Client) -> bool:
-        group = self._settings.policy.group_of(self.peers.of(client).container)
-        return group.enabled and group.unscanned is Action.BLOCK
+        self.master.options.update(rawtcp=allowed)
 
     def _decide(self, question: Question) -> Verdict:
         return decide(self._settings.policy, question)
