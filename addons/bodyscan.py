@@ -11,11 +11,13 @@ response back only when its end was forwarded: a bug here, in policy or in the
 record can cost a user a page, but never lets one through unseen.
 
 mitmproxy holds what is held. It is shown in one piece, at its end, or when it
-has outgrown the limit (`addons.engine` asks); from then on piece by piece.
+has outgrown the limit (`addons.engine` asks); from then on piece by piece. What
+streams is looked at in place, in parts of a bounded size: a layer cannot wait.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from mitmproxy import flow as flows
@@ -24,6 +26,7 @@ from mitmproxy import http
 from addons.engine import PAGE
 from addons.peers import Peers
 from addons.report import answer, answered, http_facts, text, unfinished, url_of, web_event
+from webguard import model
 from webguard.inspection import values
 from webguard.inspection.exchange import Exchange
 from webguard.inspection.values import (
@@ -43,7 +46,7 @@ from webguard.inspection.values import (
     Upgraded,
 )
 from webguard.model import ENGINE, ScanResult, Unscanned
-from webguard.ports import Decide, Record, Scan, Stamp
+from webguard.ports import Decide, Look, Record, Scan, Stamp
 
 _EXCHANGE = "webguard.exchange"
 _MAX_BODY = 16 * 1024 * 1024
@@ -55,9 +58,10 @@ class BodyScan:
     """Replace what must not be delivered by a refusal."""
 
     def __init__(
-        self, *, scan: Scan, decide: Decide, record: Record, stamp: Stamp, peers: Peers
+        self, *, scan: Scan, look: Look, decide: Decide, record: Record, stamp: Stamp, peers: Peers
     ) -> None:
         self._scan = scan
+        self._look = look
         self._decide = decide
         self._record = record
         self._stamp = stamp
@@ -77,20 +81,14 @@ class BodyScan:
 
     async def request(self, flow: http.HTTPFlow) -> None:
         """Hook: the whole request has arrived, and unless streamed none of it was sent on."""
-        if flow.request.stream:
-            self.exchange_of(flow).take(End(side=Side.REQUEST))
-            return
-        if flow.response is not None:  # refused by an addon before us
+        if flow.request.stream or flow.response is not None:  # refused by an addon before us
             return
         flow.response = unfinished(flow)
         flow.response = await self._whole(flow, flow.request)
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Hook: the whole response has arrived, and unless streamed none of it was delivered."""
-        if flow.response is None or answered(flow):
-            return
-        if flow.response.stream:
-            self.exchange_of(flow).take(End(side=Side.RESPONSE))
+        if flow.response is None or flow.response.stream or answered(flow):
             return
         held, flow.response = flow.response, unfinished(flow)
         flow.response = await self._whole(flow, held) or held
@@ -106,14 +104,15 @@ class BodyScan:
     def outgrown(self, flow: http.HTTPFlow, *, request: bool, held: bytes) -> Sequence[bytes]:
         """Return what of a body that cannot be held any more passes now.
 
-        If it is refused the flow is killed, as by a hook. Called inside mitmproxy's
-        layers, where an exception would take the whole connection with it.
+        If it is refused the flow is killed, as by a hook. This and `ended` are called
+        inside mitmproxy's layers, where an exception would take the connection with it.
         """
-        try:
-            return self._gate(flow, Side.REQUEST if request else Side.RESPONSE, held)
-        except Exception:  # noqa: BLE001 - a bug of any kind leaves the refusal in place
-            _log.exception("no verdict on a body over web.max_body")
-            return ()
+        return self._safely(self._gate, flow, Side.REQUEST if request else Side.RESPONSE, held)
+
+    def ended(self, flow: http.HTTPFlow, *, request: bool) -> Sequence[bytes]:
+        """Return what passes of a streamed body now that it has ended, or kill the flow."""
+        side = Side.REQUEST if request else Side.RESPONSE
+        return self._safely(self._stream, flow, End(side=side))
 
     def exchange_of(self, flow: http.HTTPFlow) -> Exchange:
         """Return what inspects this flow."""
@@ -138,21 +137,59 @@ class BodyScan:
         actions = self._heads(flow, message)
         if held is not None:
             actions += self.exchange_of(flow).take(Body(side=side, data=held))
-        page = self._tell(flow, actions, held)
-        if page is not None:
-            flow.metadata[PAGE] = page
-            return ()
-        if any(isinstance(each, Abort) for each in actions):
+        actions = self._looked_at(flow, actions)
+        if self._refused(flow, actions):
             return ()
         if any(isinstance(each, Forward) for each in actions):
-            message.stream = partial(self._pass, flow, side)
-        flow.error = None
-        del flow.metadata[PAGE]
+            message.stream = partial(self._piece, flow, side)
         return _passing(actions)
 
-    def _pass(self, flow: http.HTTPFlow, side: Side, data: bytes) -> Sequence[bytes]:
+    def _piece(self, flow: http.HTTPFlow, side: Side, data: bytes) -> Sequence[bytes]:
         """Return what passes now that this piece of a streamed body has come."""
-        return _passing(self.exchange_of(flow).take(Body(side=side, data=data))) if data else ()
+        return self._safely(self._stream, flow, Body(side=side, data=data)) if data else ()
+
+    def _stream(self, flow: http.HTTPFlow, given: Body | End) -> Sequence[bytes]:
+        flow.error = flows.Error(flows.Error.KILLED_MESSAGE)
+        flow.metadata[PAGE] = unfinished(flow)
+        actions = self._looked_at(flow, self.exchange_of(flow).take(given))
+        # Without an action the exchange is over, which mitmproxy should have known.
+        return () if not actions or self._refused(flow, actions) else _passing(actions)
+
+    def _looked_at(self, flow: http.HTTPFlow, actions: list[Action]) -> list[Action]:
+        """Return all actions, with parts looked at until there are no more."""
+        exchange, done = self.exchange_of(flow), list[Action]()
+        while actions:
+            done += actions
+            parts = [each for each in actions if isinstance(each, values.Scan) and each.part]
+            actions = []
+            for part in parts:
+                try:
+                    result = self._look(part.content)
+                except Exception as error:  # noqa: BLE001 - any failure at all is "not scanned"
+                    result = _failure(error)
+                actions += exchange.take(Scanned(ticket=part.ticket, result=result))
+        return done
+
+    def _refused(self, flow: http.HTTPFlow, actions: Sequence[Action]) -> bool:
+        """Record, and leave the flow killed if it is refused; else let it live."""
+        page = self._tell(flow, actions, None)
+        if page is not None:
+            flow.metadata[PAGE] = page
+        if page is not None or any(isinstance(each, Abort) for each in actions):
+            return True
+        flow.error = None
+        del flow.metadata[PAGE]
+        return False
+
+    @staticmethod
+    def _safely[**P](
+        what: Callable[P, Sequence[bytes]], *args: P.args, **kwargs: P.kwargs
+    ) -> Sequence[bytes]:
+        try:
+            return what(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - a bug of any kind leaves the refusal in place
+            _log.exception("no verdict on a body that streams")
+            return ()
 
     async def _whole(
         self, flow: http.HTTPFlow, message: http.Request | http.Response
@@ -203,6 +240,8 @@ class BodyScan:
                     verdict=each.verdict,
                     remedy=each.remedy,
                 )
+                if each.partly and each.verdict.action is not model.Action.ALLOW:
+                    event = replace(event, outcome="partly delivered")
                 event_id = event.id
                 self._record(event)
             elif isinstance(each, Replace):
@@ -214,8 +253,12 @@ class BodyScan:
         try:
             return await self._scan(wanted.content, wanted.codings)
         except Exception as error:  # noqa: BLE001 - any failure at all is "not scanned"
-            reason = text(f"{type(error).__name__}: {error}", 300)
-            return ScanResult(unscanned=(Unscanned(where=ENGINE, reason=reason),))
+            return _failure(error)
+
+
+def _failure(error: Exception) -> ScanResult:
+    reason = text(f"{type(error).__name__}: {error}", 300)
+    return ScanResult(unscanned=(Unscanned(where=ENGINE, reason=reason),))
 
 
 def _passing(actions: Sequence[Action]) -> list[bytes]:

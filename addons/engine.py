@@ -13,7 +13,8 @@ change has a test that fails when a bump makes it wrong (tests/addons/test_engin
   We send the page that an addon left in the flow's metadata instead, and note
   whether it was the client who failed. A page has no body for HEAD. mitmproxy
   has one limit for all bodies; we ask `Bodies` how much is held, and what passes
-  when it is more. And a server whose answer we end is not listened to any more.
+  when it is more or has ended. A server whose answer we end is not listened to any
+  more, and a client that has a part of it gets a reset.
 - `BoundedServer`, `BoundedClient`: mitmproxy keeps a head without end, and
   requests sent ahead, in memory without a limit. The former also answers a client
   that ends its side after the request; to mitmproxy it is gone. The latter takes an
@@ -28,6 +29,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, ClassVar, Protocol, cast, override
@@ -45,6 +47,7 @@ from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestData,
+    RequestEndOfMessage,
     RequestProtocolError,
     ResponseData,
     ResponseEndOfMessage,
@@ -57,6 +60,9 @@ from addons.parting import see_off
 
 PAGE = "webguard.page"
 """Key of `flow.metadata`: the response to send when mitmproxy would send its error page."""
+
+ABORTED = "webguard: what was sent is not the whole"
+"""`Client.error` when the connection is to end with a reset, and never as if all was well."""
 
 BY_CLIENT = "webguard.by_client"
 """Key of `flow.metadata`: it was the client who broke the exchange off, or the rules."""
@@ -108,6 +114,14 @@ class Handler(ProxyConnectionHandler):
     @override
     def close_connection(self, connection: Connection, half_close: bool = False) -> None:
         io = self.transports.get(connection)
+        if connection is self.client and connection.error == ABORTED and io is not None:
+            writer = cast("asyncio.StreamWriter", io.writer)
+            # Closed so, the kernel sends a reset; what was not sent yet is thrown away.
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            super().close_connection(connection, half_close)
+            return
         still_sending = connection is self.client and ConnectionState.CAN_READ in connection.state
         if still_sending and not half_close and io is not None and self._kept is None:
             writer = cast("asyncio.StreamWriter", io.writer)
@@ -151,6 +165,9 @@ class Bodies(Protocol):
     def outgrown(self, flow: http.HTTPFlow, *, request: bool, held: bytes) -> Sequence[bytes]:
         """Return what passes of `held`, and set the message's `stream`, or kill the flow."""
 
+    def ended(self, flow: http.HTTPFlow, *, request: bool) -> Sequence[bytes]:
+        """Return what passes at the end of a body that streams, or kill the flow."""
+
 
 class PagedStream(http_layers.HttpStream):
     """One HTTP exchange that answers errors with our own page."""
@@ -170,36 +187,59 @@ class PagedStream(http_layers.HttpStream):
         passing = self.bodies.outgrown(self.flow, request=request, held=data)
         if (yield from self.check_killed(True)):
             return True
-        if request:
-            yield from self.start_request_stream()
-            if self.client_state == self.state_stream_request_body:
-                for piece in passing:
-                    yield http_layers.SendHttp(
-                        RequestData(self.stream_id, piece), self.context.server
-                    )
-        else:
-            yield from self.start_response_stream()
-            for piece in passing:
-                yield http_layers.SendHttp(ResponseData(self.stream_id, piece), self.context.client)
+        yield from self.start_request_stream() if request else self.start_response_stream()
+        yield from self._send_on(passing, request=request)
         return False
 
     @override
     def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
-        answering = self.server_state in (
-            self.state_consume_response_body,
+        uploading = self.client_state == self.state_stream_request_body
+        answering = bool(self.flow.response) and self.server_state in (
             self.state_wait_for_response_headers,
-        ) and bool(self.flow.response)
+            self.state_consume_response_body,
+            self.state_stream_response_body,
+        )
         killed = yield from super().check_killed(emit_error_hook)
-        if killed and answering:
+        if killed and (uploading or answering):
             end = RequestProtocolError(self.stream_id, "killed", ErrorCode.KILL)
             yield http_layers.SendHttp(end, self.context.server)
         return killed
+
+    def _send_on(self, pieces: Sequence[bytes], *, request: bool) -> layer.CommandGenerator[None]:
+        """Send these pieces of a body that streams, if it does."""
+        if request and self.client_state == self.state_stream_request_body:
+            for piece in pieces:
+                data = RequestData(self.stream_id, piece)
+                yield http_layers.SendHttp(data, self.context.server)
+        elif not request and self.server_state == self.state_stream_response_body:
+            for piece in pieces:
+                yield http_layers.SendHttp(ResponseData(self.stream_id, piece), self.context.client)
+
+    def _streams(self, event: events.Event) -> bool:
+        if isinstance(event, RequestData | RequestEndOfMessage):
+            return bool(self.client_state == self.state_stream_request_body)
+        if isinstance(event, ResponseData | ResponseEndOfMessage):
+            return bool(self.server_state == self.state_stream_response_body)
+        return False
+
+    def _inspected(self, event: events.Event) -> layer.CommandGenerator[None]:
+        """Have the end of a body that streams looked at before mitmproxy passes it on."""
+        streams = self.bodies is not None and self._streams(event)
+        if streams and isinstance(event, RequestEndOfMessage | ResponseEndOfMessage):
+            request = isinstance(event, RequestEndOfMessage)
+            rest = self.bodies.ended(self.flow, request=request) if self.bodies else ()
+            if (yield from self.check_killed(True)):
+                return
+            yield from self._send_on(rest, request=request)
+        yield from super()._handle_event(event)
+        if streams and isinstance(event, RequestData | ResponseData):
+            yield from self.check_killed(True)
 
     @override
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, RequestProtocolError) and hasattr(self, "flow"):
             self.flow.metadata[BY_CLIENT] = True
-        yield from self._with_page(super()._handle_event(event))
+        yield from self._with_page(self._inspected(event))
 
     def _with_page(
         self, inner: Generator[commands.Command, Any, None]
@@ -222,6 +262,8 @@ class PagedStream(http_layers.HttpStream):
                     # The client would take it for the beginning of the next answer.
                     continue
                 elif isinstance(command.event, ResponseProtocolError):
+                    if self._head_sent and command.event.code is ErrorCode.KILL:
+                        self.context.client.error = ABORTED
                     yield from self._send_page()
             reply = yield command
 

@@ -11,6 +11,9 @@ from webguard.model import Container, Event, Question, ScanResult, Verdict
 type Scan = Callable[[bytes, str], Awaitable[ScanResult]]
 """Scan a body given its Content-Encoding ("" for none). Never raises for any content."""
 
+type Look = Callable[[bytes], ScanResult]
+"""Look at a part of a body as it stands, here and now. Never raises for any content."""
+
 type Decide = Callable[[Question], Verdict]
 """Pure; safe to call anywhere."""
 

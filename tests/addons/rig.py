@@ -24,6 +24,7 @@ from addons.listener import Asking, Probe, WebguardInstance
 from addons.sockdiag import Endpoint
 from certs.authority import Authority, Purpose
 from tests.system.host import pki
+from tests.webguard.inspection.inputs import look_at
 from webguard.daemon.clock import stamp
 from webguard.daemon.serving import Serving
 from webguard.daemon.settings import Settings
@@ -189,7 +190,7 @@ async def running(
     )
     recorded: list[Event] = []
     daemon: Any = SimpleNamespace(record=recorded.append, trusted=lambda container: None)
-    scanner: Any = SimpleNamespace(scan=scan)
+    scanner: Any = SimpleNamespace(scan=scan, look=look_at)
     signer: Any = SimpleNamespace(mint=mint)
     serving = Serving(settings, scanner, origins.pem.encode(), daemon, signer)
     master, peers = serving.master, serving.peers

@@ -15,6 +15,7 @@ from mitmproxy.test import taddons
 
 from addons.bodyscan import BodyScan
 from addons.engine import PAGE
+from tests.webguard.inspection.inputs import look_at
 from webguard.inspection.exchange import PARTIAL
 from webguard.model import Action, Detection, Question, ScanResult, Stage, Unscanned, Verdict
 from webguard.policy.decide import Policy
@@ -70,7 +71,7 @@ async def test_response(
     world.policy = policy
     flow = a_flow(b"body")
 
-    await BodyScan(scan=fixed_scan(answer), **world.ports()).response(flow)
+    await BodyScan(look=look_at, scan=fixed_scan(answer), **world.ports()).response(flow)
 
     assert status(flow) == delivered
     (event,) = world.recorded
@@ -86,7 +87,7 @@ async def test_the_refusal_holds_nothing_of_the_content(
         200, b"body", {"Set-Cookie": "a=b", "Location": "http://evil.test"}
     )
 
-    await BodyScan(scan=fixed_scan(MALWARE), **world.ports()).response(flow)
+    await BodyScan(look=look_at, scan=fixed_scan(MALWARE), **world.ports()).response(flow)
 
     assert flow.response is not None
     assert b"body" not in (flow.response.raw_content or b"")
@@ -98,7 +99,7 @@ async def test_an_upload_is_refused_before_it_is_sent(
     world: Any, a_flow: Build, fixed_scan: FixedScan
 ) -> None:
     flow = a_flow(request=b"upload")
-    await BodyScan(scan=fixed_scan(MALWARE), **world.ports()).request(flow)
+    await BodyScan(look=look_at, scan=fixed_scan(MALWARE), **world.ports()).request(flow)
     assert status(flow) == 403
     assert world.asked[0].stage is Stage.REQUEST
 
@@ -108,7 +109,7 @@ async def test_a_clean_request_goes_on(
     world: Any, a_flow: Build, fixed_scan: FixedScan, body: bytes
 ) -> None:
     flow = a_flow(request=body)
-    await BodyScan(scan=fixed_scan(CLEAN), **world.ports()).request(flow)
+    await BodyScan(look=look_at, scan=fixed_scan(CLEAN), **world.ports()).request(flow)
     assert flow.response is None
     assert world.recorded == []
 
@@ -123,7 +124,7 @@ async def test_policy_is_asked_before_anything_is_sent_on(
 
     flow = a_flow(request=body)
     ports = {**world.ports(), "decide": refuse}
-    await BodyScan(scan=fixed_scan(CLEAN), **ports).request(flow)
+    await BodyScan(look=look_at, scan=fixed_scan(CLEAN), **ports).request(flow)
     assert status(flow) == 403
     assert [(each.kind, each.outcome) for each in world.recorded] == [
         ("web.blocked", "not delivered")
@@ -138,10 +139,10 @@ async def test_a_streamed_body_is_not_called_clean(
     assert flow.response is not None
     flow.response.raw_content = None
 
-    await BodyScan(scan=fixed_scan(CLEAN), **world.ports()).response(flow)
+    await BodyScan(look=look_at, scan=fixed_scan(CLEAN), **world.ports()).response(flow)
 
     assert status(flow) == 403
-    assert "web.max_body" in world.recorded[0].verdict.reason
+    assert "unseen" in world.recorded[0].verdict.reason
 
 
 @pytest.mark.parametrize("hook", [HttpRequestHook, HttpResponseHook], ids=["request", "response"])
@@ -153,7 +154,7 @@ async def test_a_bug_in_policy_does_not_open_the_wall(
     def broken(question: Question) -> Verdict:
         raise ZeroDivisionError
 
-    addon = BodyScan(scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
+    addon = BodyScan(look=look_at, scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
     flow = a_flow(None if hook is HttpRequestHook else b"body", request=b"upload")
     with taddons.context(addon) as context:
         await context.master.addons.trigger_event(hook(flow))
@@ -166,7 +167,7 @@ async def test_a_bug_in_the_record_does_not_open_the_wall(
     def broken(event: object) -> None:
         raise ZeroDivisionError
 
-    addon = BodyScan(scan=fixed_scan(MALWARE), **{**world.ports(), "record": broken})
+    addon = BodyScan(look=look_at, scan=fixed_scan(MALWARE), **{**world.ports(), "record": broken})
     flow = a_flow(b"body")
     with taddons.context(addon) as context:
         await context.master.addons.trigger_event(HttpResponseHook(flow))
@@ -184,12 +185,16 @@ def streaming(flow: http.HTTPFlow) -> http.HTTPFlow:
 async def test_what_is_streamed_is_told_once(
     world: Any, a_flow: Build, fixed_scan: FixedScan
 ) -> None:
-    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **world.ports()), streaming(a_flow())
+    addon, flow = (
+        BodyScan(look=look_at, scan=fixed_scan(CLEAN), **world.ports()),
+        streaming(a_flow()),
+    )
     addon.max_body = 4096
     addon.responseheaders(flow)
     assert flow.response is not None
     assert callable(flow.response.stream)
     assert list(flow.response.stream(b"piece")) == [b"piece"]
+    assert list(addon.ended(flow, request=False)) == []
     await addon.response(flow)
     addon.error(flow)
     assert [each.kind for each in world.recorded] == ["web.unscanned"]
@@ -200,7 +205,10 @@ async def test_what_is_streamed_is_told_once(
 def test_a_stream_that_policy_refuses_is_ended_with_a_page(
     closed_world: Any, a_flow: Build, fixed_scan: FixedScan
 ) -> None:
-    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **closed_world.ports()), streaming(a_flow())
+    addon, flow = (
+        BodyScan(look=look_at, scan=fixed_scan(CLEAN), **closed_world.ports()),
+        streaming(a_flow()),
+    )
     addon.max_body = 4096
     addon.responseheaders(flow)
     assert flow.error is not None
@@ -216,7 +224,7 @@ async def test_a_bug_in_policy_ends_a_stream(
     def broken(question: Question) -> Verdict:
         raise ZeroDivisionError
 
-    addon = BodyScan(scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
+    addon = BodyScan(look=look_at, scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
     addon.max_body = 4096
     flow = streaming(a_flow())
     with taddons.context(addon) as context:
@@ -231,7 +239,7 @@ def test_a_bug_in_policy_ends_what_has_become_too_large(
     def broken(question: Question) -> Verdict:
         raise ZeroDivisionError
 
-    addon = BodyScan(scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
+    addon = BodyScan(look=look_at, scan=fixed_scan(CLEAN), **{**world.ports(), "decide": broken})
     addon.max_body, flow = 4, a_flow(b"", request=b"")
     assert list(addon.outgrown(flow, request=False, held=b"large")) == []
     assert flow.error is not None
@@ -242,7 +250,7 @@ def test_a_bug_in_policy_ends_what_has_become_too_large(
 async def test_what_comes_after_the_exchange_broke_off_is_not_delivered(
     world: Any, a_flow: Build, fixed_scan: FixedScan, status_code: int
 ) -> None:
-    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **world.ports()), a_flow(b"late")
+    addon, flow = BodyScan(look=look_at, scan=fixed_scan(CLEAN), **world.ports()), a_flow(b"late")
     assert flow.response is not None
     flow.response.status_code = status_code
     addon.error(flow)
@@ -253,7 +261,10 @@ async def test_what_comes_after_the_exchange_broke_off_is_not_delivered(
 def test_an_upload_is_told_when_it_begins_to_be_streamed(
     world: Any, a_flow: Build, fixed_scan: FixedScan
 ) -> None:
-    addon, flow = BodyScan(scan=fixed_scan(CLEAN), **world.ports()), a_flow(content_length="99999")
+    addon, flow = (
+        BodyScan(look=look_at, scan=fixed_scan(CLEAN), **world.ports()),
+        a_flow(content_length="99999"),
+    )
     addon.max_body = 4096
     addon.requestheaders(flow)
     addon.error(flow)
@@ -278,7 +289,7 @@ async def test_a_part_is_not_called_clean(
 ) -> None:
     flow = a_flow(b"body")
     flow.response = http.Response.make(206, b"body", headers)
-    await BodyScan(scan=fixed_scan(CLEAN), **world.ports()).response(flow)
+    await BodyScan(look=look_at, scan=fixed_scan(CLEAN), **world.ports()).response(flow)
     (event,) = world.recorded
     assert event.kind == ("web.passed" if whole else "web.unscanned")
     assert whole or PARTIAL in event.verdict.reason
@@ -305,5 +316,5 @@ async def test_a_body_is_scanned_as_any_client_may_decode_it(
 
     flow = a_flow(b"body")
     flow.response = http.Response.make(200, b"body", headers)
-    await BodyScan(scan=scan, **world.ports()).response(flow)
+    await BodyScan(look=look_at, scan=scan, **world.ports()).response(flow)
     assert seen == [scanned_as]

@@ -15,6 +15,7 @@ from mitmproxy.test import taddons, tflow
 
 from addons.bodyscan import BodyScan
 from addons.tunnels import Tunnels
+from tests.webguard.inspection.inputs import look_at
 from webguard.model import Question, ScanResult, Verdict
 
 type Build = Callable[..., http.HTTPFlow]
@@ -101,7 +102,10 @@ def test_an_upgrade_follows_policy(
 async def test_the_scanner_keeps_an_earlier_refusal(closed_world: Any, a_flow: Build) -> None:
     """In the order in which they run in a worker."""
     flow = a_flow(upgrade="websocket")
-    both = (Tunnels(**closed_world.ports()), BodyScan(scan=clean, **closed_world.ports()))
+    both = (
+        Tunnels(**closed_world.ports()),
+        BodyScan(look=look_at, scan=clean, **closed_world.ports()),
+    )
     with taddons.context(*both) as context:
         await context.master.addons.trigger_event(HttpRequestHook(flow))
         refusal = flow.response
@@ -119,7 +123,7 @@ async def test_a_bug_in_policy_opens_no_tunnel(world: Any, a_flow: Build, hook: 
         flow.response = http.Response.make(101)
     both = (
         Tunnels(**{**world.ports(), "decide": broken}),
-        BodyScan(scan=clean, **world.ports()),
+        BodyScan(look=look_at, scan=clean, **world.ports()),
     )
     with taddons.context(*both) as context:
         await context.master.addons.trigger_event(hook(flow))

@@ -106,7 +106,8 @@ def not_covered(supervisor: Supervisor) -> list[str]:
         "packets sent through raw sockets (a container with CAP_NET_RAW can make them)",
         "connections that were open before webguard started",
         "containers with a network of their own",
-        "WebSocket messages, event streams and bodies over web.max_body "
+        f"WebSocket messages (web.unscanned: {config.web.unscanned})",
+        "what event streams and bodies over web.max_body show only as a whole, or decoded "
         f"(web.unscanned: {config.web.unscanned})",
     ]
     if off := show.switched_off(supervisor.material.policy):

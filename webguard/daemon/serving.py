@@ -65,7 +65,12 @@ class Serving:
             trusted=daemon.trusted,
         )
         self._bodies = BodyScan(
-            scan=self._scan, decide=judge, record=record, stamp=stamp, peers=peers
+            scan=self._scan,
+            look=self._look,
+            decide=judge,
+            record=record,
+            stamp=stamp,
+            peers=peers,
         )
         self._tunnels = Tunnels(decide=judge, record=record, stamp=stamp, peers=peers)
         engine.install(self._bodies, self._tunnels.bypasses)
@@ -143,6 +148,9 @@ class Serving:
 
     async def _scan(self, body: bytes, encoding: str) -> ScanResult:
         return await self._engine.scan(body, encoding)
+
+    def _look(self, part: bytes) -> ScanResult:
+        return self._engine.look(part)
 
     def _handler_of(self, client_id: str) -> Handler | None:
         found = self.proxyserver.connections.get(client_id)

@@ -9,10 +9,13 @@ The rules:
 - A message is held whole and scanned, and nothing of it passes before a verdict
   that allows it. Nothing else lets content pass: no input that is late, repeated
   or out of order does, and what is unknown is ignored.
-- A body over the limit, and an answer without end, is not held. Policy is asked
-  before the first byte passes, as about content that nobody looks at, and that
-  is told then: its end may never come. An answer without end that policy does
-  not let pass so is held like any other: it may have an end after all.
+- A body over the limit, and an answer without end, is not held but looked at in
+  parts, each with the end of the one before. Policy is asked before the first
+  byte passes, as about content that nobody looked at as a whole, and that is told
+  then: its end may never come. An answer without end that policy does not let
+  pass so is held like any other: it may have an end after all.
+- Nothing passes before it was looked at, in parts too; so what is refused then
+  never comes to its end. It is looked at as it comes, for it may come slowly.
 - The request's address is judged when its head announces a body, and again with
   the whole request: a body may be streamed long before it ends.
 - An exchange has one outcome; after it, no input has an effect. While policy is
@@ -59,8 +62,14 @@ from webguard.model import (
 )
 from webguard.ports import Decide
 
-STREAMED = "larger than web.max_body, or a stream without end"
+STREAMED = (
+    "larger than web.max_body, or a stream without end:"
+    " looked at in parts, not decoded and not as a whole"
+)
+MISSED = "it went past us unseen"
 PARTIAL = "a part of it only (206 Partial Content)"
+STEP = 256 * 1024  # of a body that streams is new in one part, at most
+OVERLAP = 64 * 1024  # of it is looked at with the next part once more
 _REMEDY = "raise web.max_body, or set web.unscanned: allow"
 _STAGES = {Side.REQUEST: Stage.REQUEST, Side.RESPONSE: Stage.RESPONSE}
 
@@ -84,12 +93,34 @@ class _Message:
     size: int = 0
     missed: bool = False
     end: End | None = None
+    passing: bool = False  # its head has passed
+    part: bytes = b""  # being looked at
+    seen: bytes = b""  # the end of what was
+    failed: bool = False  # looking at a part has failed, which was told
+
+    def next_part(self) -> bytes:
+        """Give up what is to be looked at next; the rest is held."""
+        count = size = 0
+        for each in self.pieces:
+            if size + len(each) > STEP:
+                break
+            count, size = count + 1, size + len(each)
+        taken, self.pieces = self.pieces[:count], self.pieces[count:]
+        return b"".join(taken)
+
+    def pass_head(self) -> list[Action]:
+        """Give up the head, once."""
+        if self.passing or self.head is None:
+            return []
+        self.passing = True
+        return [Forward(what=self.head)]
 
     def pass_on(self) -> list[Action]:
         """Give up all that is held."""
         held = [Body(side=self.side, data=each) for each in self.pieces]
         self.pieces = []
-        return [Forward(what=each) for each in (self.head, *held, self.end) if each is not None]
+        rest = [Forward(what=each) for each in (*held, self.end) if each is not None]
+        return [*self.pass_head(), *rest]
 
 
 class Exchange:
@@ -106,7 +137,6 @@ class Exchange:
         self._request = _Message(Side.REQUEST)
         self._response = _Message(Side.RESPONSE)
         self._method = ""
-        self._answering = False  # something of the server's answer has passed
         self._tickets = {Side.REQUEST: 0, Side.RESPONSE: 0}
         self._last_ticket = 0
 
@@ -126,7 +156,8 @@ class Exchange:
         if {self._request.state, self._response.state} == {_State.DONE}:
             self.outcome = Outcome.DELIVERED
         if self.outcome is not None:
-            self._request.pieces, self._response.pieces = [], []
+            for each in (self._request, self._response):
+                each.pieces, each.part, each.seen = [], b"", b""
 
     def _of(self, side: Side) -> _Message:
         return self._request if side is Side.REQUEST else self._response
@@ -160,13 +191,13 @@ class Exchange:
 
     def _body(self, given: Body) -> list[Action]:
         message = self._of(given.side)
-        if message.state is _State.STREAMED:
-            return [Forward(what=given)]
-        if message.state is not _State.HELD:
+        if message.state not in (_State.HELD, _State.STREAMED) or message.end is not None:
             return []
-        if given.data:
-            message.pieces.append(given.data)
-            message.size += len(given.data)
+        if message.state is _State.STREAMED:
+            message.pieces += _parts(given.data)
+            return self._advance(message)
+        message.pieces += [given.data] if given.data else []
+        message.size += len(given.data)
         return self._outgrown(message) if message.size > self.limit else [Hold(side=given.side)]
 
     def _missed(self, given: Missed) -> list[Action]:
@@ -175,36 +206,36 @@ class Exchange:
 
     def _end(self, given: End) -> list[Action]:
         message = self._of(given.side)
-        if message.state is _State.STREAMED:
-            message.state = _State.DONE
-            return [Forward(what=given)]
-        if message.state is not _State.HELD or message.head is None:
+        if message.state not in (_State.HELD, _State.STREAMED) or message.end is not None:
             return []
         message.end = given
+        if message.state is _State.STREAMED:
+            return self._advance(message)
         if message.missed:
-            return self._judge(message, unseen(STREAMED))
+            return self._judge(message, unseen(MISSED))
         if message.side is Side.REQUEST and not message.size:
             # Without a body, too: policy may have a word on the address.
             return self._judge(message, ScanResult())
         message.state = _State.SCANNED
-        self._last_ticket += 1
-        self._tickets[message.side] = self._last_ticket
         content = b"".join(message.pieces)
         message.pieces = [content] if content else []
-        return [
-            Scan(
-                ticket=self._last_ticket,
-                side=message.side,
-                content=content,
-                codings=heads.codings(message.head),
-            )
-        ]
+        encoded = heads.codings(message.head) if message.head else ""
+        ticket = self._ticket(message)
+        return [Scan(ticket=ticket, side=message.side, content=content, codings=encoded)]
+
+    def _ticket(self, message: _Message) -> int:
+        self._last_ticket += 1
+        self._tickets[message.side] = self._last_ticket
+        return self._last_ticket
 
     def _scanned(self, given: Scanned) -> list[Action]:
         for message in (self._request, self._response):
-            asked = message.state is _State.SCANNED and message.head is not None
-            if asked and self._tickets[message.side] == given.ticket:
+            if self._tickets[message.side] != given.ticket:
+                continue
+            if message.state is _State.SCANNED:
                 return self._judge(message, given.result)
+            if message.part:
+                return self._seen(message, given.result)
         return []
 
     def _upgraded(self, _given: Upgraded) -> list[Action]:
@@ -230,10 +261,9 @@ class Exchange:
         if verdict.action is not model.Action.ALLOW:
             return self._refuse(message, scan, verdict)
         message.state = _State.DONE
-        self._answering |= message.side is Side.RESPONSE
         if message.side is Side.REQUEST and not scan.unscanned:
             return message.pass_on()  # a clean upload is told by its response's event
-        return [self._tell(message.side, scan, verdict), *message.pass_on()]
+        return [self._tell(message, scan, verdict), *message.pass_on()]
 
     def _outgrown(self, message: _Message) -> list[Action]:
         """Ask policy about a body that is too large to be held."""
@@ -246,8 +276,44 @@ class Exchange:
 
     def _stream(self, message: _Message, verdict: Verdict) -> list[Action]:
         message.state = _State.STREAMED
-        self._answering |= message.side is Side.RESPONSE
-        return [self._tell(message.side, unseen(STREAMED), verdict), *message.pass_on()]
+        message.pieces = [part for each in message.pieces for part in _parts(each)]
+        # With something held the head waits for a look at that: it may be a page yet.
+        head = [] if message.pieces else message.pass_head()
+        return [
+            self._tell(message, unseen(STREAMED), verdict),
+            *head,
+            *(self._advance(message) if message.pieces else []),
+        ]
+
+    def _advance(self, message: _Message) -> list[Action]:
+        """Have the next part of a body that streams looked at, if there is one."""
+        if message.part:
+            return [Hold(side=message.side)]
+        if message.pieces:
+            message.part = message.next_part()
+            content = message.seen + message.part
+            ticket = self._ticket(message)
+            return [Scan(ticket=ticket, side=message.side, content=content, part=True)]
+        if message.end is not None:
+            message.state = _State.DONE
+            return message.pass_on()
+        return [Hold(side=message.side)]
+
+    def _seen(self, message: _Message, result: ScanResult) -> list[Action]:
+        """Let a part pass that was looked at, unless something is in it."""
+        told: list[Action] = []
+        failed = any(each.where == ENGINE for each in result.unscanned)
+        if result.detections or failed:
+            scan = replace(result, unscanned=(*result.unscanned, *unseen(STREAMED).unscanned))
+            verdict = self._ask(message.side, scan)
+            if verdict.action is not model.Action.ALLOW:
+                return self._refuse(message, scan, verdict)
+            told = [] if message.failed else [self._tell(message, scan, verdict)]
+            message.failed = True
+        passing = Body(side=message.side, data=message.part)
+        message.seen, message.part = (message.seen + message.part)[-OVERLAP:], b""
+        head = message.pass_head()
+        return [*told, *head, Forward(what=passing), *self._advance(message)]
 
     def _refuse(
         self,
@@ -258,17 +324,25 @@ class Exchange:
         status: int = 403,
         remedy: str = "",
     ) -> list[Action]:
-        told = self._tell(message.side, scan, verdict, remedy)
-        if self._answering:
+        told = self._tell(message, scan, verdict, remedy)
+        if self._response.passing:
             self.outcome = Outcome.ABORTED
             return [told, Abort(verdict=verdict)]
         self.outcome = Outcome.REPLACED
         return [told, Replace(verdict=verdict, status=status)]
 
-    def _tell(self, side: Side, scan: ScanResult, verdict: Verdict, remedy: str = "") -> Tell:
-        head = self._response.head
-        status = head.status if isinstance(head, ResponseHead) and side is Side.RESPONSE else 0
-        return Tell(side=side, scan=scan, verdict=verdict, status=status, remedy=remedy)
+    def _tell(
+        self, message: _Message, scan: ScanResult, verdict: Verdict, remedy: str = ""
+    ) -> Tell:
+        head = message.head
+        return Tell(
+            side=message.side,
+            scan=scan,
+            verdict=verdict,
+            status=head.status if isinstance(head, ResponseHead) else 0,
+            remedy=remedy,
+            partly=message.passing,
+        )
 
     def _ask(self, side: Side, scan: ScanResult) -> Verdict:
         self.outcome = Outcome.BROKEN  # the refusal first: policy may raise
@@ -296,6 +370,10 @@ _TAKE: dict[type, Callable[[Exchange, Any], list[Action]]] = {
     Upgraded: Exchange._upgraded,
     Failed: Exchange._failed,
 }
+
+
+def _parts(data: bytes) -> list[bytes]:
+    return [data[at : at + STEP] for at in range(0, len(data), STEP)]
 
 
 def unseen(reason: str) -> ScanResult:

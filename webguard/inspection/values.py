@@ -113,12 +113,16 @@ class Forward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """Scan this, and come back with a `Scanned` of the same ticket."""
+    """Scan this, and come back with a `Scanned` of the same ticket.
+
+    A `part` is a window of a body that streams: it is looked at as it stands.
+    """
 
     ticket: int
     side: Side
     content: bytes
-    codings: str  # as of Content-Encoding, outermost last
+    codings: str = ""  # as of Content-Encoding, outermost last
+    part: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,7 @@ class Tell:
     verdict: Verdict
     status: int  # the origin's, 0 if it has not answered
     remedy: str = ""
+    partly: bool = False  # a part of it has passed before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,6 +181,18 @@ class Engine:
             sha256=opened.sha256,
         )
 
+    def look(self, part: bytes) -> ScanResult:
+        """Scan a part of a body as it stands: nothing is decoded, and no list has its hash.
+
+        Never raises for any content. This is the port `Look`: it holds the thread up,
+        so parts are to be small.
+        """
+        found, failure = self._match("", part)
+        return ScanResult(
+            detections=tuple(found)[:_MAX_DETECTIONS],
+            unscanned=(Unscanned(where=ENGINE, reason=failure),) if failure else (),
+        )
+
     async def _opened(self, body: bytes, content_encoding: str, hashes: Hashes) -> "_Opened":
         if len(body) <= _SMALL:
             return _open(body, content_encoding, self._limits, hashes)

@@ -7,6 +7,7 @@ from tests.webguard.inspection.inputs import (
     ADDRESS,
     CLEAN,
     EVIL,
+    LIMIT,
     body,
     end,
     get,
@@ -16,10 +17,12 @@ from tests.webguard.inspection.inputs import (
     run,
     words,
 )
-from webguard.inspection.exchange import Exchange
+from webguard.inspection.exchange import OVERLAP, STEP, Exchange
 from webguard.inspection.values import (
+    Abort,
     Action,
     Failed,
+    Forward,
     Input,
     Missed,
     Outcome,
@@ -30,9 +33,10 @@ from webguard.inspection.values import (
     Side,
     Tell,
 )
+from webguard.model import ENGINE, Question, ScanResult, Stage, Unscanned, Verdict
 from webguard.model import Action as Judged
-from webguard.model import Question, Stage, Verdict
 from webguard.policy.decide import Policy, decide
+from webguard.policy.groups import OnFailure
 
 REQUEST, RESPONSE = Side.REQUEST, Side.RESPONSE
 
@@ -118,6 +122,60 @@ def test_an_exchange_that_broke_off_keeps_nothing_in_memory() -> None:
     run(exchange, get(), end(REQUEST), ok(b"four"), body(RESPONSE, b"fo"), Failed())
     assert exchange.outcome is Outcome.BROKEN
     assert exchange.take(end(RESPONSE)) == []
+
+
+def streaming() -> Exchange:
+    exchange = inspected(Policy())
+    run(exchange, get(), end(REQUEST), ok(b"x" * LIMIT * 9))
+    return exchange
+
+
+def test_a_signature_that_is_cut_in_two_is_found_where_the_parts_meet() -> None:
+    exchange = streaming()
+    first = run(exchange, body(RESPONSE, b"x" * OVERLAP + EVIL[:6]))
+    then = run(exchange, body(RESPONSE, EVIL[6:] + b"x"), body(RESPONSE, b"x"), end(RESPONSE))
+    assert words(first[-2]) == f"response body {OVERLAP + 6}"
+    assert [words(each) for each in then][1:] == ["tell response block: test:Evil", "abort"]
+    (told,) = (each for each in then if isinstance(each, Tell))
+    assert (told.partly, told.status) == (True, 200)
+    assert exchange.outcome is Outcome.ABORTED
+
+
+def test_parts_are_bounded_and_overlap_and_nothing_is_left_out() -> None:
+    exchange, data = streaming(), bytes(range(256)) * (STEP // 100)
+    done = run(exchange, body(RESPONSE, data), end(RESPONSE))
+    parts = [each.content for each in done if isinstance(each, Scan)]
+    assert max(map(len, parts)) <= STEP + OVERLAP
+    assert len(parts) > 2
+    assert parts[0] + b"".join(each[OVERLAP:] for each in parts[1:]) == data
+    assert exchange.outcome is Outcome.DELIVERED
+
+
+def test_what_comes_while_a_part_is_looked_at_waits_for_its_turn() -> None:
+    exchange = streaming()
+    (first,) = exchange.take(body(RESPONSE, b"one"))
+    assert isinstance(first, Scan)
+    for each in (body(RESPONSE, b"two"), end(RESPONSE), body(RESPONSE, b"after the end")):
+        assert not any(isinstance(action, Forward) for action in exchange.take(each))
+    passed = exchange.take(Scanned(ticket=first.ticket, result=CLEAN))
+    assert [words(each) for each in passed] == ["response body 3", "scan response"]
+
+
+@pytest.mark.parametrize(("on_failure", "delivered"), [("open", True), ("closed", False)])
+def test_a_part_that_could_not_be_looked_at_follows_on_failure_and_is_told_once(
+    on_failure: OnFailure, delivered: bool
+) -> None:
+    exchange = inspected(Policy(on_failure=on_failure))
+    run(exchange, get(), end(REQUEST), ok(b"x" * LIMIT * 9))
+    failed = ScanResult(unscanned=(Unscanned(where=ENGINE, reason="it died"),))
+    done: list[Action] = []
+    for _ in range(3):
+        for wanted in exchange.take(body(RESPONSE, b"x")):
+            if isinstance(wanted, Scan):
+                done += exchange.take(Scanned(ticket=wanted.ticket, result=failed))
+    assert len([each for each in done if isinstance(each, Tell)]) == 1
+    assert any(isinstance(each, Forward) for each in done) is delivered
+    assert any(isinstance(each, Abort) for each in done) is not delivered
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,17 @@ async def scan(body: bytes, content_encoding: str = "") -> ScanResult:
     return await Engine(SHIPPED).scan(body, content_encoding)
 
 
+def test_a_part_is_looked_at_as_it_stands() -> None:
+    engine = Engine(SHIPPED)
+    assert engine.look(EICAR).detections == (FOUND,)
+    assert engine.look(gzip.compress(EICAR)) == ScanResult()
+
+
+def test_a_part_that_takes_too_long_is_a_failure_of_ours() -> None:
+    result = Engine(compile_rules({"slow.yar": SLOW}), timeout=1).look(b"x")
+    assert [each.where for each in result.unscanned] == [ENGINE]
+
+
 @pytest.mark.parametrize(
     ("body", "found"),
     [
