@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+import h2.connection
 import pytest
 
 from tests.addons.rig import EVIL, PATIENCE, Rig, get, origin_tls
@@ -114,3 +115,28 @@ async def test_an_upload_that_streams_is_refused_and_never_complete_at_the_serve
     assert not received.endswith(b"0\r\n\r\n")
     assert [each.kind for each in rig.recorded] == ["web.unscanned", "web.blocked"]
     assert rig.recorded[-1].id.encode() in answer
+
+
+async def test_a_server_is_left_when_an_upload_is_refused_though_the_client_stays(
+    rig: Rig, origins: pki.Identity, tmp_path: Path
+) -> None:
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while await reader.read(65536):
+                pass
+        left.set()
+        writer.close()
+
+    good = pki.server("good.test", issuer=origins)
+    await rig.serve(serve, tls=origin_tls(good, tmp_path, "http/1.1"))
+    _, writer = await rig.connect(rig.client_tls("h2"), "good.test")
+    client = h2.connection.H2Connection()
+    client.initiate_connection()
+    asking = {":method": "POST", ":scheme": "https", ":path": "/", ":authority": "good.test"}
+    client.send_headers(1, [*asking.items(), ("content-length", "9999")])
+    client.send_data(1, b"x" * 5000 + EVIL)
+    writer.write(client.data_to_send())
+    await asyncio.wait_for(left.wait(), PATIENCE)
+    assert (await rig.event("web.blocked")).outcome == "partly delivered"
