@@ -278,8 +278,10 @@ class PagedStream(http_layers.HttpStream):
             return
         self._head_sent = True
         client, number = self.context.client, self.stream_id
-        yield http_layers.SendHttp(ResponseHeaders(number, page), client)
-        if not self._to_head():
+        # Of gRPC the head is all there is, and has to say so itself.
+        bare = not page.raw_content
+        yield http_layers.SendHttp(ResponseHeaders(number, page, end_stream=bare), client)
+        if not bare and not self._to_head():
             yield http_layers.SendHttp(ResponseData(number, page.raw_content or b""), client)
         if client.alpn == b"h2":
             yield http_layers.SendHttp(ResponseEndOfMessage(number), client)

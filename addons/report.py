@@ -56,7 +56,7 @@ def answer(
         url=url_of(flow),
         reason=text(verdict.reason),
         event_id=event_id,
-        accept=flow.request.headers.get("accept", ""),
+        asked=flow.request.headers,
     )
     flow.metadata[_OURS] = page
     return page
@@ -74,7 +74,7 @@ def unfinished(flow: http.HTTPFlow) -> http.Response:
             url="",
             reason="inspection did not finish",
             event_id=_NIL,
-            accept=flow.request.headers.get("accept", ""),
+            asked=flow.request.headers,
         )
         flow.metadata[_UNFINISHED] = page
     flow.metadata[_OURS] = page

@@ -18,6 +18,8 @@ from addons import engine
 from certs.authority import Authority
 from tests.addons.rig import PATIENCE, Rig, answers, get, origin_tls, response, running
 from tests.system.host import pki
+from webguard.policy.decide import Policy
+from webguard.policy.urls import Kind, UrlList
 
 pytestmark = pytest.mark.slow
 
@@ -35,19 +37,27 @@ async def impatient(
         yield rig
 
 
-async def over_h2(rig: Rig, method: str = "GET") -> tuple[dict[str, str], bytes]:
-    """Ask for / by HTTP/2, and return headers and body."""
+async def over_h2(
+    rig: Rig, method: str = "GET", body: bytes = b"", **more: str
+) -> tuple[dict[str, str], bytes]:
+    """Ask for / by HTTP/2, and return headers and body; a head that is all has "end"."""
     reader, writer = await rig.connect(rig.client_tls("h2"), "good.test")
     client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
     client.initiate_connection()
     client.send_headers(
         1,
-        [(":method", method), (":scheme", "https"), (":path", "/"), (":authority", "good.test")],
-        end_stream=True,
+        [
+            *((":method", method), (":scheme", "https"), (":path", "/")),
+            (":authority", "good.test"),
+            *((name.replace("_", "-"), value) for name, value in more.items()),
+        ],
+        end_stream=not body,
     )
+    if body:
+        client.send_data(1, body)  # and more to come, as far as anybody knows
     writer.write(client.data_to_send())
     headers: dict[str, str] = {}
-    body = b""
+    answer = b""
     async with asyncio.timeout(PATIENCE):
         while data := await reader.read(65536):
             for event in client.receive_data(data):
@@ -55,10 +65,11 @@ async def over_h2(rig: Rig, method: str = "GET") -> tuple[dict[str, str], bytes]
                     case h2.events.ResponseReceived():
                         assert not headers
                         headers = {str(k): str(v) for k, v in event.headers or ()}
+                        headers |= {"end": "here"} if event.stream_ended else {}
                     case h2.events.DataReceived():
-                        body += event.data or b""
+                        answer += event.data or b""
                     case h2.events.StreamEnded():
-                        return headers, body
+                        return headers, answer
                     case h2.events.StreamReset():
                         raise AssertionError(f"reset: {event}")
                     case _:
@@ -123,6 +134,32 @@ async def test_a_server_whose_answer_is_refused_is_not_listened_to_any_more(
     headers, _ = await over_h2(strict_rig)
     assert headers[":status"] == "403"
     await asyncio.wait_for(left.wait(), PATIENCE)  # the client is still connected
+
+
+async def test_grpc_is_told_of_a_server_that_cannot_be_reached_in_its_own_terms(rig: Rig) -> None:
+    rig.wanted = ("127.0.0.1", free_port())
+    headers, body = await over_h2(rig, "POST", content_type="application/grpc")
+    assert (headers[":status"], headers["grpc-status"], body) == ("200", "14", b"")
+    assert headers["end"] == "here"  # else it would be no status but the beginning of an answer
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0\0\0\1x"], ids=["no message", "a stream of them"])
+async def test_a_grpc_call_to_a_blocked_address_is_denied(
+    monkeypatch: pytest.MonkeyPatch,
+    authority: Authority,
+    origins: pki.Identity,
+    tmp_path: Path,
+    body: bytes,
+) -> None:
+    blocked = UrlList(name="l", kind=Kind.BLOCKED, entries=("good.test",))
+    context = origin_tls(pki.server("good.test", issuer=origins), tmp_path, "h2")
+    async with running(monkeypatch, authority, origins, policy=Policy(lists=(blocked,))) as rig:
+        await rig.serve(answers(b""), tls=context)
+        headers, answer = await over_h2(rig, "POST", body, content_type="application/grpc+proto")
+        event = await rig.event("web.blocked")
+    assert (headers[":status"], headers["grpc-status"], answer) == ("200", "7", b"")
+    assert headers["end"] == "here"
+    assert event.id in headers["grpc-message"]
 
 
 async def test_h2_is_spoken_with_those_who_speak_nothing_else(
