@@ -218,7 +218,11 @@ class BodyScan:
         exchange, done = self.exchange_of(flow), list[Action]()
         if exchange.awaits(Side.REQUEST):
             done += exchange.take(
-                RequestHead(method=flow.request.method, fields=_fields(flow.request))
+                RequestHead(
+                    method=flow.request.method,
+                    fields=_fields(flow.request),
+                    framed=not flow.request.is_http2,
+                )
             )
         if isinstance(message, http.Response) and exchange.awaits(Side.RESPONSE):
             done += exchange.take(ResponseHead(status=message.status_code, fields=_fields(message)))

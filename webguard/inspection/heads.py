@@ -37,7 +37,12 @@ def length(head: Head, method: str) -> int | None:
 
 
 def announces_body(head: RequestHead) -> bool:
-    """Return whether a body is to follow, as far as the head says."""
+    """Return whether a body is to follow, as far as the head says.
+
+    A gRPC client's may go on for as long as the answer, and needs no length.
+    """
+    if not head.framed and head.method.upper() not in ("GET", "HEAD"):
+        return True
     said = get(head.fields, "content-length") or "0"
     return said != "0" or bool(get(head.fields, "transfer-encoding"))
 

@@ -39,6 +39,8 @@ class RequestHead:
 
     method: str
     fields: Fields = ()
+    framed: bool = True
+    """Whether a body needs a field that announces it: so it is in HTTP/1, and not in HTTP/2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
