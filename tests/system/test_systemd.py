@@ -192,7 +192,8 @@ def test_every_line_in_the_journal_is_one_of_ours(service: Service) -> None:
 
 def test_what_the_daemon_starts_is_held_as_tightly_as_a_unit_would(service: Service) -> None:
     pids = service.children()
-    assert len(pids) == 3, [argv(each) for each in pids]  # a worker, the signer, the sentry
+    # A worker, the signer, the sentry, and who opens archives.
+    assert len(pids) == 4, [argv(each) for each in pids]
     for pid in pids:
         facts = dict(
             line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
