@@ -183,14 +183,14 @@ class Unpack(_Message):
     """Worker to scan process, with a sealed memory file: scan what is packed in it."""
 
     type: Literal["unpack"] = "unpack"
-    number: int
+    number: _Number
 
 
 class Unpacked(_Message):
     """Scan process to worker: what was found in it, and what was not looked at."""
 
     type: Literal["unpacked"] = "unpacked"
-    number: int
+    number: _Number
     result: ScanResult
 
 

@@ -55,13 +55,17 @@ def confine() -> bool:
 
     It is the calling thread's affair, and that of those it starts: call it before any other.
     """
-    return all((_write_nothing(), _filter_calls()))
+    return all((give_up_paths(_HANDLED), _filter_calls()))
 
 
-def _write_nothing() -> bool:
-    """Open no path for writing from now on, and make and remove none (Landlock, Linux 5.13)."""
+def give_up_paths(rights: int) -> bool:
+    """Use no path in these ways from now on (Landlock, Linux 5.13): LANDLOCK_ACCESS_FS_...
+
+    Return whether the kernel enforces it. Open descriptors stay. As for `confine`, it is the
+    calling thread's affair, and that of those it starts.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    handled = ctypes.c_uint64(_HANDLED)
+    handled = ctypes.c_uint64(rights)
     create = (_LANDLOCK_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
     ruleset = libc.syscall(*create)
     if ruleset < 0:

@@ -13,14 +13,13 @@ nothing is imported for it, and a process that a file has ended is soon replaced
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import resource
 import socket
 from dataclasses import asdict
 
-from webguard.daemon.confine import confine
+from webguard.daemon.confine import confine, give_up_paths
 from webguard.errors import WebguardError
 from webguard.host import bind_to_parent
 from webguard.model import ENGINE, ScanResult, Unscanned
@@ -42,9 +41,7 @@ _MEMORY_PER_BYTE = 6 + Bounds().depth
 _MEMORY_PER_BYTE_OF_RULES = 8
 _SPARE_DESCRIPTORS = 4
 
-_LANDLOCK_CREATE_RULESET = 444  # the same on every architecture
-_LANDLOCK_RESTRICT_SELF = 446
-_LANDLOCK_ACCESS_FS = 0x1FFF  # everything that its first version knows
+_EVERYTHING = 0x1FFF  # all that can be done with a path, as Landlock's first version knows it
 
 
 def serve(end: socket.socket, engine: Engine, *, largest: int, seconds: int) -> None:
@@ -148,17 +145,7 @@ def close_the_door() -> bool:
 
     Needs PR_SET_NO_NEW_PRIVS, which `bind_to_parent` sets.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    handled = ctypes.c_uint64(_LANDLOCK_ACCESS_FS)
-    create = (_LANDLOCK_CREATE_RULESET, ctypes.byref(handled), ctypes.sizeof(handled), 0)
-    ruleset = libc.syscall(*create)
-    if ruleset < 0:
-        return False
-    try:
-        # A ruleset without rules allows nothing that it handles.
-        return bool(libc.syscall(_LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0)
-    finally:
-        os.close(ruleset)
+    return give_up_paths(_EVERYTHING)
 
 
 def whole(descriptor: int) -> bytes:
